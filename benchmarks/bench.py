@@ -1,0 +1,389 @@
+"""`crnn bench`: accuracy, size and time of recognisers on sets of labelled lines, as JSON and as a report."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import editdistance
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.confusions import confusions
+from benchmarks.intervals import bootstrap_interval
+from benchmarks.latency import measure
+from benchmarks.report import Mistake, render, same_texts
+from crnn.checkpoint import write_atomically
+from crnn.ctc import Reading
+from crnn.recogniser import Recogniser, load
+from crnn.score import fold36, score
+from data.lines import Picture, StoredLines, open_lines
+from data.picture import prepare
+
+CHUNK = 256
+"""Lines held in memory and read at a time."""
+LISTED_CONFUSIONS = 50
+LISTED_MISTAKES = 12
+"""Of each kind, for one model."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Compare recognisers on labelled lines: accuracy, size, time. The others are compared with the first model."""
+
+    models: tuple[Path, ...]
+    """Checkpoints (.pt) and exported files (.onnx)."""
+    data: tuple[Path, ...]
+    """Labelled lines: LMDBs, folders or zips with a labels.tsv."""
+    json: Path = Path("results.json")
+    """Where all figures go."""
+    report: Path | None = None
+    """Where an HTML page with tables, pictures and mistakes goes."""
+    threads: int = 1
+    """Threads of every model, for accuracy and latency alike."""
+    limit: int = 0
+    """Lines of each set, drawn at random; 0 takes all."""
+    case_blind: bool = False
+    """Compare exact texts and characters without case, for sets whose labels are upper case whatever the print."""
+    batch: int = 32
+    """Lines read at a time for accuracy; latency is always of single lines."""
+    latency_lines: int = 64
+    """Lines that are timed, drawn from all sets together; 0 times nothing."""
+    latency_rounds: int = 5
+    """How often every model reads each timed line."""
+    readings: bool = False
+    """Keep every reading in the JSON."""
+    seed: int = 0
+    """Of --limit, of the timed lines and of the intervals."""
+
+    def __post_init__(self) -> None:
+        for flag, value, least in (
+            ("--threads", self.threads, 1),
+            ("--limit", self.limit, 0),
+            ("--batch", self.batch, 1),
+            ("--latency-lines", self.latency_lines, 0),
+            ("--latency-rounds", self.latency_rounds, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{flag} is {value}; give at least {least}")
+        if not self.models or not self.data:
+            raise ValueError("bench needs --models and --data, at least one of each")
+
+
+@dataclass(frozen=True)
+class LineSet:
+    """The labelled lines of one set that take part.
+
+    indices: into source. unlabelled: how many lines of the set have no label.
+    """
+
+    name: str
+    source: StoredLines
+    indices: tuple[int, ...]
+    unlabelled: int
+
+    def chunks(self) -> Iterator[list[tuple[Picture, str, str]]]:
+        """(picture, label, key) of every line, some at a time."""
+        for start in range(0, len(self.indices), CHUNK):
+            lines = [self.source[i] for i in self.indices[start : start + CHUNK]]
+            yield [(line.picture, line.text or "", line.key) for line in lines]
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """How one model read one line.
+
+    label, text: as they are compared: the label in the case the model's charset writes, both without case where
+        that was asked for.
+    covered: whether the charset holds all the label's characters; where not, the line cannot be read right.
+    """
+
+    key: str
+    label: str
+    text: str
+    confidence: float
+    covered: bool
+
+    @property
+    def right(self) -> bool:
+        return self.text == self.label
+
+    @property
+    def right36(self) -> bool | None:
+        """None where the label has nothing of 0-9 and a-z."""
+        folded = fold36(self.label)
+        return fold36(self.text) == folded if folded else None
+
+
+Lines = dict[str, list[LineResult]]
+"""Name of a set -> its lines as one model read them, in the set's order."""
+
+
+def main(argv: Sequence[str]) -> int:
+    options = tyro.cli(BenchOptions, args=argv, prog="crnn bench")
+    results = bench(options, f"crnn bench {shlex.join(argv)}")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a file or a pipe has room
+    console.print(summary(results))
+    for sentence in same_texts(results):
+        print(sentence)
+    print(f"figures in {options.json}" + (f", report in {options.report}" if options.report else ""))
+    return 0
+
+
+def bench(options: BenchOptions, command: str) -> dict[str, Any]:
+    """Runs the comparison, writes its JSON and report, and returns what went into the JSON."""
+    described_machine = machine()  # before the work, for its load is then not ours
+    recognisers = open_models(options.models, options.threads)
+    sets = open_sets(options.data, options.limit, options.seed)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        read = read_sets(sets, recognisers, options, progress)
+        latencies = time_lines(sets, recognisers, options, progress)
+    results = {
+        "version": 1,
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "seed": options.seed,
+        "threads": options.threads,
+        "case_blind": options.case_blind,
+        "machine": described_machine,
+        "models": [
+            describe_model(name, path, recogniser) | {"latency": latencies.get(name)}
+            for (name, recogniser), path in zip(recognisers.items(), options.models, strict=True)
+        ],
+        "sets": [
+            {"name": s.name, "file": str(s.source.path), "lines": len(s.indices), "unlabelled": s.unlabelled}
+            for s in sets
+        ],
+        "results": [figures(read, model, s.name, options.seed) for model in recognisers for s in sets],
+        "confusions": {name: list_confusions(lines) for name, lines in read.items()},
+    }
+    if options.readings:
+        results["readings"] = {n: {s: [asdict(r) for r in rs] for s, rs in lines.items()} for n, lines in read.items()}
+    text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    write_atomically(options.json, lambda file: file.write(text.encode()))
+    if options.report:
+        page = render(results, {name: worst_mistakes(sets, lines) for name, lines in read.items()})
+        write_atomically(options.report, lambda file: file.write(page.encode()))
+    return results
+
+
+def open_models(paths: Sequence[Path], threads: int) -> dict[str, Recogniser]:
+    """Recognisers by name, in the order given; a name is the file's, or its path where two would be called the same."""
+    names = distinct(paths, [path.name for path in paths])
+    return {name: load(path, threads) for name, path in zip(names, paths, strict=True)}
+
+
+def open_sets(paths: Sequence[Path], limit: int, seed: int) -> list[LineSet]:
+    """The labelled lines of each source, at most limit of them (0: all). ValueError where a source has no label."""
+    sets = []
+    for name, path in zip(distinct(paths, [p.stem for p in paths]), paths, strict=True):
+        source = open_lines(path)
+        labelled = [i for i, text in enumerate(source.texts()) if text is not None]
+        if not labelled:
+            raise ValueError(f"{path} has {len(source)} lines, but no labels to score by; give labelled lines")
+        chosen = np.random.default_rng(seed).permutation(labelled)[: limit or None]
+        sets.append(LineSet(name, source, tuple(sorted(int(i) for i in chosen)), len(source) - len(labelled)))
+    return sets
+
+
+def distinct(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """The names, the whole path instead where a name occurs twice. ValueError where a path does."""
+    twice = [str(path) for path, times in Counter(paths).items() if times > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice; give every model and every set once")
+    often = Counter(names)
+    return [name if often[name] == 1 else str(path) for path, name in zip(paths, names, strict=True)]
+
+
+def read_sets(
+    sets: Sequence[LineSet], recognisers: dict[str, Recogniser], options: BenchOptions, progress: Progress
+) -> dict[str, Lines]:
+    """Every line read by every model; a picture is decoded once for all of them."""
+    read: dict[str, Lines] = {name: {s.name: [] for s in sets} for name in recognisers}
+    for s in sets:
+        task = progress.add_task(f"reading {s.name}", total=len(s.indices) * len(recognisers))
+        for lines in s.chunks():
+            for name, recogniser in recognisers.items():
+                readings = recogniser.read([picture for picture, _, _ in lines], options.batch)
+                for (_, label, key), reading in zip(lines, readings, strict=True):
+                    read[name][s.name].append(compare(recogniser, label, key, reading, options.case_blind))
+                progress.advance(task, len(lines))
+    return read
+
+
+def compare(recogniser: Recogniser, label: str, key: str, reading: Reading, case_blind: bool) -> LineResult:
+    charset = recogniser.info.charset
+    covered = not charset.missing(label)
+    label, text = charset.normalise(label), unicodedata.normalize("NFC", reading.text)
+    if case_blind:
+        label, text = label.lower(), text.lower()
+    return LineResult(key, label, text, reading.confidence, covered)
+
+
+def time_lines(
+    sets: Sequence[LineSet], recognisers: dict[str, Recogniser], options: BenchOptions, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Latency of single lines at their natural widths by model; nothing where no lines are to be timed."""
+    pool = [(s, index) for s in sets for index in s.indices]
+    drawn = np.random.default_rng(options.seed).permutation(len(pool))[: options.latency_lines]
+    if not len(drawn):
+        return {}
+    progress.add_task("timing", total=None)
+    pictures = [pool[i][0].source[pool[i][1]].picture for i in drawn]
+    prepared = [[prepare(p, r.info.input_spec)[None] for p in pictures] for r in recognisers.values()]
+    found = measure([r.runtime for r in recognisers.values()], prepared, options.latency_rounds)
+    described = {}
+    for name, latency, own in zip(recognisers, found, prepared, strict=True):
+        widths = [picture.shape[-1] for picture in own]
+        described[name] = {
+            "p50_ms": latency.p50,
+            "p95_ms": latency.p95,
+            "mean_ms": latency.mean,
+            "timings": len(latency.milliseconds),
+            "lines": len(own),
+            "rounds": options.latency_rounds,
+            "batch": 1,
+            "widths": {"least": min(widths), "median": float(np.median(widths)), "most": max(widths)},
+        }
+    return described
+
+
+def describe_model(name: str, path: Path, recogniser: Recogniser) -> dict[str, Any]:
+    info = recogniser.info
+    return {
+        "name": name,
+        "file": str(path),
+        "parameters": recogniser.runtime.parameters,
+        "bytes": path.stat().st_size,
+        "threads": recogniser.runtime.threads,
+        "characters": len(info.charset.characters),
+        "case": info.charset.case,
+        "sizes": asdict(info.sizes),
+        "parity_difference": info.parity.get("difference"),
+    }
+
+
+def figures(read: dict[str, Lines], model: str, set_name: str, seed: int) -> dict[str, Any]:
+    """Accuracy of one model on one set with intervals, and what differs from the first model, line by line.
+
+    same_text: lines that another model reads with the very same text.
+    """
+    lines = read[model][set_name]
+    sums = score([line.text for line in lines], [line.label for line in lines])
+    first = next(iter(read))
+    others = {name: read[name][set_name] for name in read if name != model}
+    return {
+        "model": model,
+        "set": set_name,
+        "lines": sums.lines,
+        "exact": sums.exact,
+        "exact_interval": bootstrap_interval([line.right for line in lines], seed),
+        "acc36": number(sums.acc36),
+        "acc36_interval": interval36(lines, seed),
+        "acc36_lines": sums.lines36,
+        "cer": number(sums.cer),
+        "uncovered_lines": sum(not line.covered for line in lines),
+        "difference": None if model == first else difference(lines, read[first][set_name], first, seed),
+        "same_text": {n: sum(a.text == b.text for a, b in zip(lines, o, strict=True)) for n, o in others.items()},
+    }
+
+
+def difference(lines: list[LineResult], first: list[LineResult], name: str, seed: int) -> dict[str, Any]:
+    """Exact accuracy less that of the first model; the interval is of paired lines, since both read the same."""
+    pairs = [a.right - b.right for a, b in zip(lines, first, strict=True)]
+    return {"to": name, "exact": float(np.mean(pairs)), "exact_interval": bootstrap_interval(pairs, seed)}
+
+
+def interval36(lines: list[LineResult], seed: int) -> tuple[float, float] | None:
+    counting = [line.right36 for line in lines if line.right36 is not None]
+    return bootstrap_interval(counting, seed) if counting else None
+
+
+def number(value: float) -> float | None:
+    """JSON has no nan."""
+    return None if np.isnan(value) else value
+
+
+def list_confusions(lines: Lines) -> list[dict[str, Any]]:
+    found = confusions((line.label, line.text) for own in lines.values() for line in own)
+    return [{"label": pair.label, "read": pair.read, "count": n} for pair, n in found[:LISTED_CONFUSIONS]]
+
+
+def worst_mistakes(sets: Sequence[LineSet], lines: Lines) -> dict[str, list[Mistake]]:
+    """What a model was surest of and still read wrong, and what it read furthest from the label.
+
+    Lines whose letters and digits are right are left out here: punctuation and case are in the confusions, and
+    labels are often wrong about them.
+    """
+    wrong = [
+        (s, index, line)
+        for s in sets
+        for index, line in zip(s.indices, lines[s.name], strict=True)
+        if line.right36 is False or (line.right36 is None and not line.right)
+    ]
+    wrong.sort(key=lambda entry: -entry[2].confidence)
+    surest, rest = wrong[:LISTED_MISTAKES], wrong[LISTED_MISTAKES:]
+    rest.sort(key=lambda entry: -editdistance.eval(entry[2].text, entry[2].label) / max(1, len(entry[2].label)))
+    chosen = {"Surest and wrong": surest, "Furthest from the label": rest[:LISTED_MISTAKES]}
+    return {
+        title: [
+            Mistake(s.name, line.key, s.source[index].picture, line.label, line.text, line.confidence)
+            for s, index, line in entries
+        ]
+        for title, entries in chosen.items()
+        if entries
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What figures of time depend on; nothing that names this machine."""
+    cpu_info = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpu_info.read_text(errors="replace").splitlines() if cpu_info.exists() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+    }
+
+
+def summary(results: dict[str, Any]) -> Table:
+    """One row a model: size, time, and exact / acc36 accuracy of each set in per cent."""
+    table = Table(caption="exact / letters and digits without case (acc36), per cent; latency of one line, p50 / p95")
+    table.add_column("model", overflow="fold")
+    for title in ("parameters", "MB", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in results["sets"]:
+        table.add_column(s["name"], justify="right", overflow="fold")
+    for model in results["models"]:
+        own = [r for r in results["results"] if r["model"] == model["name"]]
+        accuracies = [f"{per_cent(r['exact'])} / {per_cent(r['acc36'])}" for r in own]
+        time = model["latency"]
+        spent = f"{time['p50_ms']:.1f} / {time['p95_ms']:.1f}" if time else "-"
+        table.add_row(model["name"], f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.2f}", spent, *accuracies)
+    return table
+
+
+def per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{share * 100:.1f}"

@@ -1,0 +1,194 @@
+"""The one file format of a recogniser: weights, sizes, charset, input spec, and how it was made.
+
+A checkpoint is a dictionary of tensors and one JSON string, read with torch's restricted loader, so
+nothing in it can execute. Files are written under a temporary name, synced and renamed: what was there
+before stays whole until the new one is. ModelInfo is the part that travels with every exported file too,
+so this module imports torch only where weights are touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from crnn.charset import Charset
+from data.picture import InputSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "pocket-crnn"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CrnnSizes:
+    """What rebuilds the network.
+
+    backbone: a key of crnn.backbones.BACKBONES.
+    width: multiplier of the backbone's channels.
+    features: D, what the backbone hands the encoder at every column.
+    hidden: cells of one direction of one encoder layer.
+    layers: encoder layers.
+    bidirectional: BiLSTM or LSTM.
+    linear: output size of the linear layer after each encoder layer; 0 for none.
+    classes: K, the blank included.
+    channels, height: of the input.
+    """
+
+    backbone: str
+    width: float
+    features: int
+    hidden: int
+    layers: int
+    bidirectional: bool
+    linear: int
+    classes: int
+    channels: int = 3
+    height: int = 32
+
+    @property
+    def encoded(self) -> int:
+        """H, what the encoder hands the classifier at every column."""
+        return self.linear or self.hidden * (2 if self.bidirectional else 1)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything about a recogniser but its weights.
+
+    provenance: how it was made: command, options, data, seed, steps, lines, seconds, accuracy, date, versions.
+    parity: what the export check measured; empty in a checkpoint.
+    pixels_per_column: input pixels that one column (time step) of the output covers.
+    """
+
+    charset: Charset
+    input_spec: InputSpec
+    sizes: CrnnSizes
+    provenance: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    pixels_per_column: int = 4
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"format": FORMAT, "version": VERSION}, ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> ModelInfo:
+        """ValueError naming origin where the text is not what to_json writes."""
+        try:
+            fields = json.loads(text)
+            if fields["format"] != FORMAT:
+                raise KeyError("format")
+            if fields["version"] > VERSION:
+                raise ValueError(f"{origin} is of format version {fields['version']}; upgrade pocket-crnn to read it")
+            return cls(
+                charset=Charset(**fields["charset"]),
+                input_spec=InputSpec.from_json(fields["input_spec"]),
+                sizes=CrnnSizes(**fields["sizes"]),
+                provenance=fields["provenance"],
+                parity=fields["parity"],
+                pixels_per_column=fields["pixels_per_column"],
+            )
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{origin} does not describe a pocket-crnn model ({error!r}); make it anew") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recogniser in memory: what it is, and its weights by name."""
+
+    info: ModelInfo
+    weights: dict[str, Tensor]
+
+    def with_provenance(self, **entries: Any) -> Checkpoint:
+        return replace(self, info=replace(self.info, provenance=self.info.provenance | entries))
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the model file; OSError where the disk is full, with the earlier file left as it was."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+    save_tensors(path, {"info": checkpoint.info.to_json(), "weights": weights})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a model file. FileNotFoundError or ValueError in one sentence; nothing in the file is executed."""
+    content = load_tensors(path)
+    info, weights = content.get("info"), content.get("weights")
+    if not isinstance(info, str) or not isinstance(weights, dict):
+        raise ValueError(
+            f"{path} holds no pocket-crnn model (keys: {', '.join(map(str, content))[:80]}); give a checkpoint of "
+            f"crnn train or distill"
+        )
+    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return Checkpoint(ModelInfo.from_json(info, str(path)), weights)
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Writes tensors and plain values so that path is either the old file or the whole new one."""
+    import torch
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's zip writer reports a failed write this way
+            raise OSError(str(error).splitlines()[0]) from error
+
+    write_atomically(path, write)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """What save_tensors wrote, read with the restricted loader."""
+    import torch
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a checkpoint (.pt)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is damaged, so it is not loaded; "
+            "give a checkpoint that crnn train or distill wrote"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            "copy it again or train it anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not a pocket-crnn checkpoint; give one that crnn train or "
+            f"distill wrote"
+        )
+    return content
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Calls write with a temporary file beside path, syncs it and renames it to path.
+
+    Raises OSError naming path where anything fails; what path held before is untouched then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(
+                f"{path} could not be written ({error.strerror or error}); free some disk space or choose another "
+                f"--out; "
+                "what was there before is unchanged"
+            ) from error
+        raise

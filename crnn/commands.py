@@ -1,0 +1,232 @@
+"""What commands share: errors as one sentence, options from flags or a run file, and what a training run is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Options = TypeVar("Options")
+USAGE_ERROR, ERROR, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
+OWN_PACKAGES = ("crnn", "data", "distill", "export", "benchmarks")
+UNTIL = re.compile(r"(loss|accuracy)([<>])([0-9.eE+-]+)")
+
+
+def run_command(prog: str, function: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Calls a command and turns what may go wrong into one sentence on stderr and an exit status.
+
+    0 fine, 1 an error, 2 wrong usage, 130 interrupted. Faults of ours keep their traceback, and with
+    POCKET_CRNN_TRACEBACK=1 in the environment every error does.
+    """
+    own_packages_first()
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # its warnings would stand beside our sentences
+    try:
+        return function(argv)
+    except SystemExit as stop:  # raised by the parser: 0 after --help, 2 after a wrong flag
+        return stop.code if isinstance(stop.code, int) else ERROR if stop.code else 0
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if os.environ.get("POCKET_CRNN_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"{prog}: {sentence(error)}", file=sys.stderr)
+        return ERROR
+
+
+def sentence(error: Exception) -> str:
+    """The error's own sentence; for one that the system raised, the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error) or type(error).__name__
+
+
+def own_packages_first() -> None:
+    """A user's own data/ or export.py, in the working folder or on PYTHONPATH, must not stand in for ours.
+
+    Places that hold such a name are moved behind the place of this file. They stay on the path, and worker
+    processes inherit the order.
+    """
+    own = str(Path(__file__).resolve().parent.parent)
+    others = [place for place in sys.path if os.path.realpath(place or ".") != own and _holds_own_name(place)]
+    if not others:
+        return
+    rest = [place for place in sys.path if place not in others and os.path.realpath(place or ".") != own]
+    sys.path[:] = [*rest, own, *others]
+
+
+def _holds_own_name(place: str) -> bool:
+    folder = Path(place or ".")
+    return any((folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists() for name in OWN_PACKAGES)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of the one training loop.
+
+    Attributes:
+        until: when to stop, whichever comes first: a number of steps, loss<0.1 (mean of the last 100 steps) or
+            accuracy>0.95 (on validation lines). The number of steps also sets the length of the cosine.
+        batch_lines: lines in a batch.
+        accumulate: batches whose gradients are averaged into one step.
+        learning_rate: after warm-up.
+        warm_up: steps of linear warm-up.
+        final_rate: share of the learning rate that the cosine ends at.
+        weight_decay: AdamW's, on matrices and kernels only.
+        clip: greatest norm of the gradient over all parameters; 0 for no clipping.
+        ema: decay of the running average of weights that is validated and saved; 0 for none.
+        precision: of the backbone; bf16 pays on processors with AVX-512 BF16 or AMX and on accelerators.
+        validate_every: steps between validations.
+        save_every: steps between saved resume states.
+        log: beside the result: a CSV file, or TensorBoard events (needs the package tensorboard).
+        workers: processes that load and draw lines.
+        threads: of the network's arithmetic; 0 leaves torch's choice.
+        device: cpu, cuda, cuda:1, mps.
+        seed: of weights, order and augmentation.
+    """
+
+    until: tuple[str, ...] = ("10000",)
+    batch_lines: int = 32
+    accumulate: int = 1
+    learning_rate: float = 2e-3
+    warm_up: int = 200
+    final_rate: float = 0.01
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    ema: float = 0.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    validate_every: int = 500
+    save_every: int = 500
+    log: Literal["csv", "tensorboard"] = "csv"
+    workers: int = 1
+    threads: int = 0
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Until.parse(self.until)
+        for name in ("batch_lines", "accumulate", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning-rate is {self.learning_rate}; give a number above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema is {self.ema}; give a decay from 0 to just under 1, such as 0.999")
+
+    @property
+    def steps(self) -> int:
+        """Planned number of steps."""
+        return Until.parse(self.until).steps
+
+
+@dataclass(frozen=True)
+class Until:
+    """When training stops: after steps, or once the mean loss is below, or validation accuracy above."""
+
+    steps: int
+    loss: float = -math.inf
+    accuracy: float = math.inf
+
+    @classmethod
+    def parse(cls, parts: tuple[str, ...]) -> Until:
+        """ValueError where a part is none of 200, loss<0.1, accuracy>0.95, or no number of steps is given."""
+        steps, loss, accuracy = None, -math.inf, math.inf
+        for part in parts:
+            match = UNTIL.fullmatch(part.replace(" ", ""))
+            if part.isdigit() and int(part) > 0:
+                steps = int(part)
+            elif match and match[1] + match[2] == "loss<":
+                loss = _number(part, match[3])
+            elif match and match[1] + match[2] == "accuracy>":
+                accuracy = _number(part, match[3])
+            else:
+                raise ValueError(f"--until {part!r} is not understood; give steps (200), loss<0.1 or accuracy>0.95")
+        return cls(steps if steps is not None else 100_000, loss, accuracy)
+
+    def reached(self, step: int, loss: float, accuracy: float) -> bool:
+        return step >= self.steps or loss < self.loss or accuracy > self.accuracy
+
+
+def _number(part: str, digits: str) -> float:
+    try:
+        return float(digits)
+    except ValueError:
+        raise ValueError(f"--until {part!r} is not understood; give steps (200), loss<0.1 or accuracy>0.95") from None
+
+
+def rate(step: int, options: FitOptions) -> float:
+    """Share of the learning rate at a step (from 0): linear warm-up, then half a cosine down to final_rate."""
+    if step < options.warm_up:
+        return (step + 1) / options.warm_up
+    done = min(1.0, (step - options.warm_up) / max(1, options.steps - options.warm_up))
+    return options.final_rate + (1 - options.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def run_path(out: Path) -> Path:
+    """Where the run that makes out keeps its options and its result."""
+    return out.with_suffix(".run.json")
+
+
+def write_run(out: Path, command: str, options: Any, result: dict[str, Any]) -> None:
+    """Writes command, resolved options and result beside out; --options FILE runs it again."""
+    from crnn.checkpoint import write_atomically
+
+    content = {"command": command, "options": dataclasses.asdict(options), "result": result}
+    text = json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n"
+    write_atomically(run_path(out), lambda file: file.write(text.encode()) and None)
+
+
+def parse_options(kind: type[Options], argv: list[str], prog: str, description: str) -> Options:
+    """Command line -> options; --options RUN.json gives the defaults, what else is on the line overrides them.
+
+    Raises ValueError where the file is no run of this command; SystemExit for --help and wrong usage.
+    """
+    import tyro
+
+    argv = list(argv)
+    default: Any = tyro.MISSING_NONPROP
+    if "--options" in argv:
+        at = argv.index("--options")
+        if at + 1 == len(argv):
+            raise ValueError("--options needs the path of a run.json that an earlier run wrote")
+        path = Path(argv[at + 1])
+        del argv[at : at + 2]
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give the .run.json that an earlier run wrote")
+        try:
+            default = _build(kind, json.loads(path.read_text())["options"])
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path} holds no options of {prog} ({error!r}); give the .run.json of such a run"
+            ) from error
+    made: Options = tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
+    return made
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """JSON value -> the annotated type, for the types that options use."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        unknown = set(value) - set(hints)
+        if unknown:
+            raise KeyError(", ".join(sorted(unknown)))
+        return kind(**{name: _build(hints[name], entry) for name, entry in value.items()})  # type: ignore[operator]
+    if get_origin(kind) in (Union, types.UnionType):
+        return None if value is None else _build(next(a for a in get_args(kind) if a is not type(None)), value)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_build(t, v) for t, v in zip(each, value, strict=True))
+    return Path(value) if kind is Path else value

@@ -1,0 +1,373 @@
+"""The one training loop: a model, batches, an objective and options -> a trained model and its records."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from crnn.charset import BLANK, Charset
+from crnn.checkpoint import load_tensors, save_tensors
+from crnn.commands import FitOptions, Until, rate
+from crnn.ctc import Reading, greedy_batch
+from crnn.model import Crnn
+from crnn.objectives.recognition import DeviceBatch, Terms
+from crnn.score import Score, score
+from data.batches import Batch, Windows, iterate
+from data.lines import Line
+from data.picture import InputSpec, natural_width, prepare
+
+# A backbone meets some thirty widths; the default of 1024 entries would build its primitives anew all the time
+# (deep ones train 15 % slower then).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
+
+LOG_EVERY = 50
+"""Steps that one record of the log averages over."""
+
+
+class Save(Protocol):
+    """Writes the model file; called with the weights to keep and what training reported of them."""
+
+    def __call__(self, model: Crnn, reported: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is in the resume state."""
+
+    step: int = 0
+    lines: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    accuracy: float = -math.inf
+    losses: list[float] = field(default_factory=list)
+    records: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    positions: list[tuple[int, int]] = field(default_factory=list)
+
+
+class _Step(nn.Module):
+    """Model and objective as one module, so that one wrapper synchronises the gradients of both."""
+
+    def __init__(self, model: Crnn, objective: nn.Module, autocast: bool) -> None:
+        super().__init__()
+        self.model, self.objective, self.autocast = model, objective, autocast
+
+    def forward(self, batch: DeviceBatch, step: int) -> tuple[Terms, Tensor]:
+        with torch.autocast(batch.pictures.device.type, torch.bfloat16, enabled=self.autocast):
+            outputs = self.model(batch.pictures)
+            terms: Terms = self.objective(outputs, batch, step)
+        return terms, (outputs.log_probs.detach().argmax(-1) == BLANK).float().mean()
+
+
+def fit(
+    model: Crnn,
+    windows: Windows,
+    objective: nn.Module,
+    options: FitOptions,
+    save: Save,
+    validate: Callable[[Crnn], Score] | None,
+    resume_from: Path,
+    log: Path,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Progress:
+    """Trains until options.until; the best weights by validation accuracy (else the last) go to save.
+
+    resume_from: the resume state: optimiser, position in the data, random states; written every save_every steps.
+    With resume the run goes on from it with the same losses, bit for bit, as if it had never stopped (one process,
+    same machine and thread count). Parameters with requires_grad False are left out of
+    the optimiser. Raises ValueError with step, terms and keys at a loss that is not finite.
+    """
+    accelerator = Accelerator(
+        cpu=options.device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    device = accelerator.device if options.device in ("cpu", "cuda", "mps") else torch.device(options.device)
+    step_module = _Step(model, objective, options.precision == "bf16").to(device)
+    step_module.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(_parameter_groups(step_module, options.weight_decay), lr=options.learning_rate)
+    average = _average(model, options.ema)
+    progress = _load_state(resume_from, step_module, optimiser, average, accelerator) if resume else Progress()
+    wrapped = accelerator.prepare_model(step_module) if accelerator.num_processes > 1 else step_module
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    window, number = progress.positions[rank] if progress.positions else (rank, 0)
+    batches = iterate(windows, options.workers, window, number, processes)
+    kept = model if average is None else cast(Crnn, average.module)
+    write_log = _open_log(options.log, log, progress)
+    until = Until.parse(options.until)
+    wrapped.train()
+    with _progress_bar(until.steps, quiet or not accelerator.is_main_process) as show:
+        while not until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy):
+            started = time.perf_counter()
+            learning_rate = options.learning_rate * rate(progress.step, options)
+            for _ in range(options.accumulate):
+                window, number, batch = next(batches)
+                terms, blanks = wrapped(on_device(batch, windows.spec, device), progress.step)
+                _refuse_not_finite(terms, progress.step, batch)
+                accelerator.backward(terms["loss"] / options.accumulate)
+                _add(progress, terms, blanks, len(batch) * processes, options.accumulate)
+            _update(optimiser, learning_rate, options.clip, progress, batch)
+            if average is not None:
+                average.update_parameters(model)
+            progress.step += 1
+            progress.seconds += time.perf_counter() - started
+            show(progress, float(blanks))
+            ended = until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy)
+            if validate is not None and (progress.step % options.validate_every == 0 or ended):
+                _validate(kept, validate, save, progress, accelerator.is_main_process)
+                ended = until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy)
+            if progress.step % LOG_EVERY == 0 or "accuracy" in progress.sums or ended:
+                _record(progress, learning_rate, write_log)
+            if progress.step % options.save_every == 0 and not ended:
+                progress.positions = gather_object([(window, number + 1)])
+                if accelerator.is_main_process:
+                    _save_state(resume_from, step_module, optimiser, average, progress)
+    if validate is None and accelerator.is_main_process:
+        save(kept, _reported(progress))
+    resume_from.unlink(missing_ok=True)
+    return progress
+
+
+def on_device(batch: Batch, spec: InputSpec, device: torch.device) -> DeviceBatch:
+    """The batch's arrays as tensors, pictures scaled as the input spec says."""
+    pictures = torch.from_numpy(batch.pictures).to(device).permute(0, 3, 1, 2)  # (N, C, H, W), channels last
+    return DeviceBatch(
+        pictures=pictures.float() * spec.scale + spec.offset,
+        classes=torch.from_numpy(batch.targets).to(device),
+        lengths=torch.from_numpy(batch.target_lengths).to(device),
+        columns=torch.from_numpy(batch.column_classes).to(device),
+        items=torch.from_numpy(batch.items),
+    )
+
+
+@torch.inference_mode()
+def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec, batch: int = 64) -> list[Reading]:
+    """What the model reads in each line, in float32, each at its natural width, by best path."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    by_width: dict[int, list[int]] = {}
+    for i, line in enumerate(lines):
+        by_width.setdefault(natural_width(line.picture.shape[0], line.picture.shape[1], spec), []).append(i)
+    readings: dict[int, Reading] = {}
+    for indices in by_width.values():
+        for start in range(0, len(indices), batch):
+            some = indices[start : start + batch]
+            pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
+            log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
+            readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
+    model.train(training)
+    return [readings[i] for i in range(len(lines))]
+
+
+def evaluate(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec) -> Score:
+    """Score of the model on labelled lines; labels are compared as the charset writes them."""
+    readings = read_lines(model, lines, charset, spec)
+    return score([r.text for r in readings], [charset.normalise(line.text or "") for line in lines])
+
+
+def _average(model: Crnn, decay: float) -> AveragedModel | None:
+    """A running average of weights and statistics; None for decay 0."""
+    if not decay:
+        return None
+    average: AveragedModel = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    return average
+
+
+def _update(
+    optimiser: torch.optim.Optimizer, learning_rate: float, clip: float, progress: Progress, batch: Batch
+) -> None:
+    """One step of the optimiser on the gradients there are; ValueError where they are not finite."""
+    parameters = []
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate
+        parameters += group["params"]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf))
+    if not math.isfinite(norm):
+        raise ValueError(
+            f"the gradient at step {progress.step} is not finite ({norm}); look at the lines {', '.join(batch.keys)}, "
+            "or lower --learning-rate"
+        )
+    progress.sums["gradient_norm"] = progress.sums.get("gradient_norm", 0.0) + norm
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters only; biases and normalisation are not decayed."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _validate(kept: Crnn, validate: Callable[[Crnn], Score], save: Save, progress: Progress, main: bool) -> None:
+    result = validate(kept)
+    progress.accuracy = result.exact
+    progress.sums |= {"accuracy": result.exact, "acc36": result.acc36, "cer": result.cer}
+    if progress.accuracy > progress.best:
+        progress.best = progress.accuracy
+        if main:
+            save(kept, _reported(progress))
+
+
+def _reported(progress: Progress) -> dict[str, Any]:
+    reported: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
+    if math.isfinite(progress.accuracy):
+        reported["validation_accuracy"] = progress.accuracy
+    return reported
+
+
+def _mean_loss(losses: list[float]) -> float:
+    """Of the last 100 steps; infinite before there are as many."""
+    return sum(losses) / len(losses) if len(losses) == 100 else math.inf
+
+
+def _refuse_not_finite(terms: Terms, step: int, batch: Batch) -> None:
+    if not bool(torch.isfinite(terms["loss"].detach())):
+        values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
+        raise ValueError(
+            f"the loss at step {step} is not finite ({values}); look at the lines {', '.join(batch.keys)}, or lower "
+            f"--learning-rate"
+        )
+
+
+def _add(progress: Progress, terms: Terms, blanks: Tensor, lines: int, accumulate: int) -> None:
+    """Counts one batch."""
+    sums = progress.sums
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0.0) + float(value.detach()) / accumulate
+    sums["blank_share"] = sums.get("blank_share", 0.0) + float(blanks) / accumulate
+    progress.lines += lines
+    progress.losses = [*progress.losses[-99:], float(terms["loss"].detach())]
+
+
+def _record(progress: Progress, learning_rate: float, write: Callable[[dict[str, float]], None]) -> None:
+    before = progress.records[-1]["step"] if progress.records else 0
+    steps = max(1, progress.step - int(before))
+    record: dict[str, float] = {
+        "step": progress.step,
+        "lines": progress.lines,
+        "seconds": round(progress.seconds, 2),
+        "learning_rate": learning_rate,
+    }
+    whole = {"accuracy", "acc36", "cer"}
+    record |= {name: value if name in whole else value / steps for name, value in progress.sums.items()}
+    progress.sums = {}
+    progress.records.append(record)
+    write(record)
+
+
+def _open_log(kind: str, path: Path, progress: Progress) -> Callable[[dict[str, float]], None]:
+    """A function that logs one record; rows of an earlier run up to the resumed step are kept."""
+    if kind == "tensorboard":
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError("--log tensorboard needs the package tensorboard; install it or use --log csv") from error
+        writer = SummaryWriter(str(path.with_suffix("")))
+
+        def write_events(record: dict[str, float]) -> None:
+            for name, value in record.items():
+                writer.add_scalar(name, value, int(record["step"]))
+            writer.flush()
+
+        return write_events
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write_rows(record: dict[str, float] | None) -> None:
+        names = list(dict.fromkeys(name for row in progress.records for name in row))
+        with path.open("w", newline="") as file:
+            rows = csv.DictWriter(file, names, restval="")
+            rows.writeheader()
+            rows.writerows(progress.records)
+
+    return write_rows
+
+
+def _save_state(
+    path: Path, module: _Step, optimiser: torch.optim.Optimizer, average: AveragedModel | None, progress: Progress
+) -> None:
+    save_tensors(
+        path,
+        {
+            "module": module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average.state_dict() if average is not None else {},
+            "progress": dict(vars(progress)),
+            "random": torch.get_rng_state(),
+        },
+    )
+
+
+def _load_state(
+    path: Path, module: _Step, optimiser: torch.optim.Optimizer, average: AveragedModel | None, accelerator: Accelerator
+) -> Progress:
+    content = load_tensors(path)
+    try:
+        module.load_state_dict(content["module"])
+        optimiser.load_state_dict(content["optimiser"])
+        if average is not None:
+            average.load_state_dict(content["average"])
+        torch.set_rng_state(content["random"])
+        progress = Progress(**content["progress"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is the state of another run ({str(error).splitlines()[0]}); resume with the options of that "
+            f"run, or start anew with --overwrite"
+        ) from error
+    progress.positions = [(int(w), int(b)) for w, b in progress.positions]
+    if len(progress.positions) != accelerator.num_processes:
+        raise ValueError(
+            f"{path} was written by {len(progress.positions)} processes and {accelerator.num_processes} run now; "
+            f"start as many"
+        )
+    return progress
+
+
+class _progress_bar:
+    """A rich progress bar on standard error that also shows loss, share of blanks and accuracy."""
+
+    def __init__(self, steps: int, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        description = TextColumn("{task.description}")
+        self.bar = Bar(*columns, description, console=Console(stderr=True), disable=quiet, refresh_per_second=2)
+        self.steps = steps
+
+    def __enter__(self) -> Callable[[Progress, float], None]:
+        self.bar.start()
+        self.task = self.bar.add_task("", total=self.steps)
+        return self.show
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, progress: Progress, share: float) -> None:
+        if self.bar.disable or progress.step % 5:
+            return
+        accuracy = f", accuracy {progress.accuracy:.1%}" if math.isfinite(progress.accuracy) else ""
+        hint = " (all blank: the usual plateau at the start)" if share > 0.99 else ""
+        speed = progress.lines / progress.seconds
+        self.bar.update(
+            self.task,
+            completed=progress.step,
+            description=f"loss {progress.losses[-1]:.3f}, {share:.0%} blank{hint}, {speed:.0f} lines/s{accuracy}",
+        )

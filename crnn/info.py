@@ -1,0 +1,87 @@
+"""`crnn info`: what a model file tells of itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from crnn.runtimes import Runtime, open_runtime
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """What `crnn info` takes."""
+
+    model: tyro.conf.Positional[Path]
+    """A checkpoint (.pt) or an exported file (.onnx)."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+def main(argv: list[str]) -> int:
+    options = tyro.cli(
+        InfoOptions, args=argv, prog="crnn info", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    facts = description(open_runtime(options.model, threads=1))
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+    else:
+        print_tables(facts, Console())
+    return 0
+
+
+def description(runtime: Runtime) -> dict[str, Any]:
+    """The file's own account, as JSON values; the file was opened, so it can be read with."""
+    info = runtime.info
+    return {
+        "path": str(runtime.path),
+        "bytes": runtime.path.stat().st_size,
+        "parameters": runtime.parameters,
+        "charset": asdict(info.charset) | {"classes": info.charset.classes},
+        "sizes": asdict(info.sizes),
+        "input_spec": info.input_spec.to_json(),
+        "pixels_per_column": info.pixels_per_column,
+        "provenance": info.provenance,
+        "parity": info.parity,
+    }
+
+
+def print_tables(facts: dict[str, Any], console: Console) -> None:
+    """One table for each part of the description."""
+    console.print(Text(facts["path"], style="bold"))
+    single = {
+        "size": f"{facts['bytes'] / 1e6:.2f} MB",
+        "parameters": f"{facts['parameters']:,}",
+        "pixels per column": facts["pixels_per_column"],
+    }
+    parts = {
+        "file": single,
+        "charset": facts["charset"] | {"characters": facts["charset"]["characters"].replace(" ", "␣")},
+        "network": facts["sizes"],
+        "input": facts["input_spec"],
+        "how it was made": facts["provenance"],
+        "parity with torch": facts["parity"],
+    }
+    for title, entries in parts.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2), min_width=40)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in entries.items() or [("", "not recorded")]:
+            table.add_row(Text(name.replace("_", " ")), Text(readable(value)))
+        console.print(table)
+
+
+def readable(value: Any) -> str:
+    """Text as it is, numbers to six places, what is nested as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,96 @@
+"""The recogniser network: backbone, encoder, classifier."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crnn.backbones import Backbone
+from crnn.checkpoint import Checkpoint, CrnnSizes
+
+
+class Outputs(NamedTuple):
+    """features (N, T, D) of the backbone; encoded (N, T, H) of the encoder; log_probs (N, T, K)."""
+
+    features: Tensor
+    encoded: Tensor
+    log_probs: Tensor
+
+
+class EncoderLayer(nn.Module):
+    """One LSTM or BiLSTM, then a linear layer where the sizes ask for one: (N, T, in) -> (N, T, out)."""
+
+    def __init__(self, size: int, hidden: int, bidirectional: bool, linear: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(size, hidden, batch_first=True, bidirectional=bidirectional)
+        produced = hidden * (2 if bidirectional else 1)
+        self.linear = nn.Linear(produced, linear) if linear else None
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        sequence = self.lstm(sequence)[0]  # (N, T, hidden * directions)
+        return sequence if self.linear is None else self.linear(sequence)  # (N, T, out)
+
+
+class Encoder(nn.Module):
+    """Feature encoding network: (N, T, D) -> (N, T, H)."""
+
+    def __init__(self, sizes: CrnnSizes) -> None:
+        super().__init__()
+        if sizes.layers < 1:
+            raise ValueError(f"the encoder has {sizes.layers} layers; give at least 1")
+        inputs = [sizes.features] + [sizes.encoded] * (sizes.layers - 1)
+        self.layers = nn.ModuleList(
+            EncoderLayer(size, sizes.hidden, sizes.bidirectional, sizes.linear) for size in inputs
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        for layer in self.layers:
+            features = layer(features)
+        return features  # (N, T, H)
+
+
+class Crnn(nn.Module):
+    """Pictures (N, C, 32, W), scaled as the input spec says -> Outputs, T = W / 4.
+
+    The backbone runs in whatever autocast the caller has set; encoder and classifier run in float32, for
+    recurrent sums over many columns lose too much in bfloat16.
+    """
+
+    def __init__(self, sizes: CrnnSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.backbone = Backbone(sizes.backbone, sizes.width, sizes.features, sizes.channels)
+        self.encoder = Encoder(sizes)
+        self.classifier = nn.Linear(sizes.encoded, sizes.classes)
+
+    def forward(self, pictures: Tensor) -> Outputs:
+        features = self.backbone(pictures)  # (N, T, D)
+        return self.read(features.float())
+
+    def read(self, features: Tensor) -> Outputs:
+        """From features (N, T, D) on: what the encoder and the classifier make of them."""
+        with torch.autocast(features.device.type, enabled=False):
+            encoded = self.encoder(features)  # (N, T, H)
+            log_probs = self.classifier(encoded).log_softmax(-1)  # (N, T, K)
+        return Outputs(features, encoded, log_probs)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Crnn:
+        """The network of a model file, in eval mode. ValueError where weights and sizes disagree."""
+        model = cls(checkpoint.info.sizes)
+        own = model.state_dict()
+        for name in own.keys() | checkpoint.weights.keys():
+            if name not in own or name not in checkpoint.weights or own[name].shape != checkpoint.weights[name].shape:
+                raise ValueError(
+                    f"the checkpoint's weights do not fit its sizes (at {name}); it was altered or damaged, so take "
+                    f"another copy"
+                )
+        model.load_state_dict(checkpoint.weights)
+        return model.eval()
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable and frozen parameters, buffers not counted."""
+    return sum(p.numel() for p in module.parameters())

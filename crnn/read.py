@@ -1,0 +1,237 @@
+"""`crnn read`: the text of pictures, one line each, with any model file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from crnn.commands import sentence
+from crnn.ctc import Lexicon, Reading
+from crnn.page import is_page
+from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans
+from data.lines import Picture
+from data.picture import decode_picture
+from data.picture_files import PictureFiles
+
+PROG = "crnn read"
+BATCHES_AT_ONCE = 8
+"""Pictures of so many batches are open together, so that lines of one width find each other."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What `crnn read` takes."""
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES|FOLDER")]
+    """Pictures of one line of text each; of a folder or zip, every picture in it."""
+    model: Path | None = None
+    """A checkpoint (.pt) or an exported file (.onnx); left out: the teacher that comes with the package."""
+    json: bool = False
+    """Print a JSON list with every character's confidence and place instead of path, text and confidence by tabs."""
+    draw: Path | None = None
+    """A folder for the pictures with their text and the bounds of its characters drawn on."""
+    decoder: Literal["greedy", "beam"] = "greedy"
+    """Take the best class of every column, or search for the most probable text."""
+    beam: int = 16
+    """How many texts the beam search keeps in view."""
+    lexicon: Path | None = None
+    """A file of words, one a line, for the beam search: only these are read, with single spaces between."""
+    min_confidence: float = 0.0
+    """Leave out readings less sure than this, 0 to 1; how many were left out is told at the end."""
+    batch: int = 32
+    """Pictures of one width that are read at once."""
+    threads: int | None = None
+    """Threads of the model's arithmetic; left out: the runtime's own choice."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        if self.lexicon is not None and self.decoder != "beam":
+            raise ValueError("--lexicon is for the beam search; add --decoder beam")
+        for name, value in (("batch", self.batch), ("beam", self.beam), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; give at least 1")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"--min-confidence is {self.min_confidence}; give a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture file. path: as it is printed. name: below the folder it was found in. read: gives its bytes."""
+
+    path: str
+    name: str
+    read: Callable[[], bytes]
+
+
+def main(argv: list[str]) -> int:
+    """Reads what can be read; 1 where something could not, after one sentence for each on stderr."""
+    options = tyro.cli(ReadOptions, args=argv, prog=PROG, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,))
+    if not options.inputs:
+        raise ValueError("no picture was given; give files or folders")
+    recogniser = opened_recogniser(options)
+    complaints = Complaints()
+    count, unsure, entries, taken = 0, 0, [], set[Path]()
+    for file, picture, reading in readings(found_files(options.inputs, complaints), recogniser, options, complaints):
+        count += 1
+        if reading.confidence < options.min_confidence:
+            unsure += 1
+            continue
+        spans = pixel_spans(reading, picture.shape[:2], recogniser.info)
+        if options.draw is not None:
+            from crnn.drawing import write_drawing  # brings matplotlib, which nothing else here needs
+
+            write_drawing(options.draw / free_name(file.name, taken), picture, reading, spans)
+        if options.json:
+            entries.append(json_entry(file, reading, spans))
+        else:
+            print(f"{escaped(file.path)}\t{escaped(reading.text)}\t{reading.confidence:.3f}")
+    if options.json:
+        print(json.dumps(entries, ensure_ascii=False, indent=1))
+    if unsure:
+        least = options.min_confidence
+        print(f"{PROG}: left out {unsure} of {count} readings, below --min-confidence {least}", file=sys.stderr)
+    return 1 if complaints.count else 0
+
+
+class Complaints:
+    """Says on stderr what could not be read, one sentence each, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, error: Exception) -> None:
+        self.count += 1
+        print(f"{PROG}: {sentence(error)}", file=sys.stderr)
+
+
+def opened_recogniser(options: ReadOptions) -> Recogniser:
+    """The model with the decoder that was asked for."""
+    recogniser = load(options.model, options.threads, options.device)
+    if options.decoder == "beam":
+        lexicon = None if options.lexicon is None else opened_lexicon(options.lexicon, recogniser)
+        recogniser.decoder = beam_decoder(options.beam, lexicon)
+    return recogniser
+
+
+def opened_lexicon(path: Path, recogniser: Recogniser) -> Lexicon:
+    """The entries of a file; those that the model cannot write are counted on stderr."""
+    try:
+        lexicon = Lexicon(path.read_text(encoding="utf-8-sig").splitlines(), recogniser.info.charset)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if lexicon.left_out:
+        print(
+            f"{PROG}: {path}: {len(lexicon.left_out)} entries, such as {lexicon.left_out[0]!r}, hold characters the "
+            "model does not know and can never be read",
+            file=sys.stderr,
+        )
+    return lexicon
+
+
+def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]:
+    """The pictures of files, folders and zips, in this order."""
+    found = []
+    for path in inputs:
+        if not path.is_dir() and path.suffix.lower() != ".zip":
+            found.append(Found(str(path), path.name, path.read_bytes))
+            continue
+        try:
+            files = PictureFiles(path)
+            names = files.pictures()
+            if not names:
+                raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
+            found += [Found(files.key(name), name, partial(files.read, name)) for name in names]
+        except (OSError, ValueError) as error:
+            complaints.add(error)
+    return found
+
+
+def readings(
+    files: list[Found], recogniser: Recogniser, options: ReadOptions, complaints: Complaints
+) -> Iterator[tuple[Found, Picture, Reading]]:
+    """Every file that shows a line, with its picture and reading, in order; the others go to complaints."""
+    at_once = BATCHES_AT_ONCE * options.batch
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=len(files))
+        for start in range(0, len(files), at_once):
+            lines = []
+            for file in files[start : start + at_once]:
+                try:
+                    lines.append((file, line_picture(file)))
+                except (OSError, ValueError) as error:
+                    complaints.add(error)
+            texts = recogniser.read([picture for _, picture in lines], options.batch)
+            for (file, picture), reading in zip(lines, texts, strict=True):
+                yield file, picture, reading
+            bar.advance(task, min(at_once, len(files) - start))
+
+
+def line_picture(file: Found) -> Picture:
+    """The decoded picture; ValueError or OSError where there is none, or it is plainly a page."""
+    picture = decode_picture(file.read(), file.path)
+    if is_page(picture):
+        height, width = picture.shape[:2]
+        raise ValueError(
+            f"{file.path} is a page ({width} x {height} pixels, several lines of text one below the other) and not a "
+            "line; cut it into lines first"
+        )
+    return picture
+
+
+def progress_bar() -> Progress:
+    """On stderr, while that is a terminal and the readings go elsewhere; stdout is left alone."""
+    shown = sys.stderr.isatty() and not sys.stdout.isatty()
+    return Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, disable=not shown)
+
+
+def json_entry(file: Found, reading: Reading, spans: list[tuple[float, float]]) -> dict[str, Any]:
+    """What --json tells of one picture; pixels of the picture, after it was turned where `turned` is not 0."""
+    characters = zip(reading.text, reading.character_confidences, spans, strict=True)
+    return {
+        "path": printable(file.path),
+        "text": reading.text,
+        "confidence": round(reading.confidence, 4),
+        "turned": reading.turned,
+        "characters": [
+            {
+                "character": character,
+                "confidence": round(confidence, 4),
+                "left": round(left, 1),
+                "right": round(right, 1),
+            }
+            for character, confidence, (left, right) in characters
+        ],
+    }
+
+
+def escaped(field: str) -> str:
+    """A path or a text as one field of one line: tabs and line breaks as \\t, \\n, \\r."""
+    return printable(field).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def printable(path: str) -> str:
+    """A path whose bytes are not UTF-8 cannot be printed as it is: those are written \\udcXX."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def free_name(name: str, taken: set[Path]) -> Path:
+    """name as a PNG below the folder of drawings, numbered where another picture has it already; added to taken."""
+    wanted = Path(name.lstrip("/")).with_suffix(".png")
+    path, number = wanted, 1
+    while path in taken:
+        number += 1
+        path = wanted.with_stem(f"{wanted.stem}-{number}")
+    taken.add(path)
+    return path

@@ -1,0 +1,135 @@
+"""Recogniser: pictures of any size in, readings out."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from crnn.charset import Charset
+from crnn.checkpoint import ModelInfo
+from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, greedy_batch
+from crnn.runtimes import Runtime, open_runtime
+from data.lines import Picture
+from data.picture import InputSpec, natural_width, prepare
+
+Decoder = Callable[[LogProbs, Charset], list[Reading]]
+"""Log-probabilities (N, T, K) of lines of one width -> N readings."""
+
+
+class Recogniser:
+    """A runtime with what stands before and behind it: preparing pictures and decoding."""
+
+    def __init__(self, runtime: Runtime, decoder: Decoder = greedy_batch) -> None:
+        self.runtime, self.decoder = runtime, decoder
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.runtime.info
+
+    def read(self, pictures: Sequence[Picture], batch: int = 32) -> list[Reading]:
+        """One reading a picture, in their order.
+
+        pictures: uint8 (height, width, 3) RGB, of any sizes. Those of one natural width share a batch of at most
+        batch; nothing is padded, so a line reads the same alone and in any company. Where the input spec says so,
+        a picture much higher than wide is also read turned, both ways, and the most confident reading wins.
+        ValueError where a picture is not of this kind, or the model gives NaN.
+        """
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; give at least 1")
+        spec = self.info.input_spec
+        attitudes = [a for index, picture in enumerate(pictures) for a in _attitudes(index, picture, spec)]
+        by_width: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for index, degrees in attitudes:
+            height, width = pictures[index].shape[:2]
+            by_width[natural_width(*((width, height) if degrees else (height, width)), spec)].append((index, degrees))
+        found: dict[int, Reading] = {}
+        for width in sorted(by_width):
+            group = by_width[width]
+            for start in range(0, len(group), batch):
+                part = group[start : start + batch]
+                readings = self._read_batch([turned(pictures[index], degrees) for index, degrees in part])
+                for (index, degrees), reading in zip(part, readings, strict=True):
+                    candidate = replace(reading, turned=degrees) if degrees else reading
+                    if index not in found or _surer(candidate, found[index]):
+                        found[index] = candidate
+        return [found[index] for index in range(len(pictures))]
+
+    def _read_batch(self, pictures: list[Picture]) -> list[Reading]:
+        """Pictures of one natural width -> readings."""
+        prepared = np.stack([prepare(picture, self.info.input_spec) for picture in pictures])  # (N, C, H, W)
+        log_probs = self.runtime(prepared)  # (N, T, K)
+        if np.isnan(log_probs).any():
+            raise ValueError(f"{self.runtime.path} gives values that are not numbers (NaN); make the file anew")
+        return self.decoder(log_probs, self.info.charset)
+
+
+def _attitudes(index: int, picture: Picture, spec: InputSpec) -> list[tuple[int, int]]:
+    """(index, degrees) of every way in which the picture is to be read."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(
+            f"picture {index} is {picture.dtype} {picture.shape}; a picture is uint8 (height, width, 3) in RGB, "
+            "as data.picture.decode_picture gives it"
+        )
+    height, width = picture.shape[:2]
+    upright = spec.turn_above and height > spec.turn_above * width
+    return [(index, degrees) for degrees in ((0, 90, 270) if upright else (0,))]
+
+
+def _surer(one: Reading, other: Reading) -> bool:
+    """Any text before none, for a model is often very sure that it sees nothing; then the higher confidence."""
+    return (bool(one.text), one.confidence) > (bool(other.text), other.confidence)
+
+
+def turned(picture: Picture, degrees: int) -> Picture:
+    """The picture turned counter-clockwise by a multiple of 90 degrees."""
+    return np.ascontiguousarray(np.rot90(picture, degrees // 90))
+
+
+def pixel_spans(reading: Reading, size: tuple[int, int], info: ModelInfo) -> list[tuple[float, float]]:
+    """Left and right edge of every character's span in pixels of the picture, turned as it was read.
+
+    size: (height, width) of the picture as it was given. The columns of a span are where the model shows a
+    character, near its middle; they are often narrower than the ink.
+    """
+    height, width = size[::-1] if reading.turned in (90, 270) else size
+    spec = info.input_spec
+    prepared = natural_width(height, width, spec)
+    margins = 0
+    inner = max(1, round(width * spec.height / height))
+    if spec.narrow == "margins" and inner < prepared:
+        margins = round((prepared - inner) * height / spec.height)
+    scale = info.pixels_per_column * (width + margins) / prepared
+
+    def pixel(column: int) -> float:
+        return min(max(column * scale - margins // 2, 0.0), float(width))
+
+    return [(pixel(span.start), pixel(span.end)) for span in reading.spans]
+
+
+def beam_decoder(beam: int = 16, lexicon: Lexicon | None = None, top: int | None = None) -> Decoder:
+    """Prefix beam search as a recogniser's decoder; see crnn.ctc.prefix_beams."""
+    return partial(beam_search_batch, beam=beam, lexicon=lexicon, top=top)
+
+
+def load(
+    path: Path | str | None = None, threads: int | None = None, device: str = "cpu", decoder: Decoder = greedy_batch
+) -> Recogniser:
+    """The recogniser of a model file (.pt or .onnx); None: the teacher that comes with the package.
+
+    Errors as in open_runtime.
+    """
+    return Recogniser(open_runtime(packaged_model() if path is None else Path(path), threads, device), decoder)
+
+
+def packaged_model() -> Path:
+    """The teacher inside the package; FileNotFoundError where it was left out."""
+    path = Path(str(importlib.resources.files("crnn"))) / "models" / "teacher.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"no model was given and the packaged one ({path}) is not there; give one with --model")
+    return path

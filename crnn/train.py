@@ -1,0 +1,271 @@
+"""The story of a training run: sources, charset, network, objective, fit, model file."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
+from crnn.charset import NAMED_CHARSETS, Charset
+from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
+from crnn.commands import FitOptions, write_run
+from crnn.fit import Save, evaluate, fit
+from crnn.model import Crnn, parameter_count
+from crnn.objectives.recognition import Recognition
+from crnn.score import Score
+from data.batches import Batching, Stream, Windows
+from data.lines import Line, LineSource, StoredLines, fitting_lines, hold_out, open_lines, split_source
+from data.picture import InputSpec, natural_width
+
+if TYPE_CHECKING:
+    from crnn.train_cli import TrainOptions
+
+VALIDATION_SEED = 10**6
+"""Added to the run's seed for synthetic validation lines."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run learns from and what it is validated on.
+
+    validation: lines in memory; empty where the run has none.
+    dropped: counts of lines left out, by source and reason.
+    """
+
+    training: tuple[LineSource, ...]
+    weights: tuple[float, ...]
+    validation: list[Line]
+    dropped: dict[str, dict[str, int]]
+
+
+def train(options: TrainOptions, command: str) -> Path:
+    """Trains a recogniser and writes it to options.out; see TrainOptions."""
+    refuse_overwriting(options.out, options.resume, options.overwrite)
+    start_torch(options.fit)
+    start = load_checkpoint(options.init) if options.init else None
+    encoder = load_checkpoint(options.init_encoder) if options.init_encoder else None
+    charset = choose_charset(options, start or encoder)
+    spec = start.info.input_spec if start else InputSpec(min_width=options.min_width, narrow=options.narrow)
+    sources = open_sources(
+        options.data,
+        charset,
+        spec,
+        options.validation,
+        options.validation_lines,
+        options.drop_bad,
+        asdict(options.synth),
+        options.fit.seed,
+    )
+    model = build_model(options, charset, start, encoder)
+    objective = Recognition(
+        model.sizes.features, charset.classes, options.column_weight, options.column_steps or options.fit.steps // 2
+    )
+    windows = make_windows(sources, charset, spec, options.fit, options.augment)
+    info = ModelInfo(
+        charset,
+        spec,
+        model.sizes,
+        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth)),
+        pixels_per_column=PIXELS_PER_COLUMN,
+    )
+    progress = fit(
+        model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
+        resume_from=resume_path(options.out), log=options.out.with_suffix(".log.csv"), resume=options.resume,
+    )  # fmt: skip
+    write_run(
+        options.out,
+        command,
+        options,
+        {"steps": progress.step, "lines": progress.lines, "seconds": progress.seconds, "best": progress.best},
+    )
+    return options.out
+
+
+def refuse_overwriting(out: Path, resume: bool, overwrite: bool) -> None:
+    """FileExistsError or FileNotFoundError where the run would lose an earlier one, or has none to resume."""
+    state = resume_path(out)
+    if resume and not state.exists():
+        raise FileNotFoundError(f"{state} does not exist, so there is no run to resume; leave --resume out")
+    if state.exists() and not resume and not overwrite:
+        raise FileExistsError(f"{state} holds an interrupted run; go on with --resume or replace it with --overwrite")
+    if out.exists() and not resume and not overwrite:
+        raise FileExistsError(f"{out} is there already; choose another --out or replace it with --overwrite")
+    if overwrite:
+        state.unlink(missing_ok=True)
+
+
+def resume_path(out: Path) -> Path:
+    """What only a resumed run needs, beside the model file."""
+    return out.with_suffix(".resume.pt")
+
+
+def start_torch(options: FitOptions) -> None:
+    """Seed and threads."""
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device is {options.device} and torch finds no CUDA device; use --device cpu")
+    if options.device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device is mps and torch finds none; use --device cpu")
+
+
+def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
+    """From the checkpoint that is started from, else by name, from a file, or from the labels."""
+    if start is not None:
+        return start.info.charset
+    if options.charset in NAMED_CHARSETS:
+        return Charset.named(options.charset, options.case)
+    if options.charset == "data":
+        stored = [open_lines(source) for source, _ in map(split_source, options.data) if not source.startswith("synth")]
+        return Charset.from_texts((text for source in stored for text in source.texts() if text), options.case)
+    path = Path(options.charset)
+    if not path.exists():
+        raise ValueError(
+            f"--charset {options.charset!r} is neither a file nor one of {', '.join(NAMED_CHARSETS)}, data"
+        )
+    return Charset.of(path.read_text(encoding="utf-8").replace("\n", ""), options.case)
+
+
+def open_sources(
+    data: Sequence[str], charset: Charset, spec: InputSpec, validation: str, validation_lines: int, drop: bool,
+    synth: dict[str, Any], seed: int, unlabelled: bool = False,
+) -> Sources:  # fmt: skip
+    """Opens and checks every source before training starts; a line that cannot be learnt from is named here.
+
+    synth: fields of SynthesisOptions; what is missing has its default.
+    """
+    training: list[LineSource] = []
+    weights: list[float] = []
+    held: list[tuple[float, LineSource]] = []
+    dropped: dict[str, dict[str, int]] = {}
+    share = _share(validation)
+
+    def columns(height: int, width: int) -> int:
+        return natural_width(height, width, spec) // PIXELS_PER_COLUMN
+
+    def checked(name: str) -> StoredLines:
+        source, counts = fitting_lines(open_lines(name), charset.missing, columns, drop, unlabelled)
+        if counts:
+            dropped[name] = counts
+        return source
+
+    for text in data:
+        name, weight = split_source(text)
+        if name in ("synth", "synth-easy"):
+            drawn, unseen = synthetic(synth, charset, name == "synth-easy", seed)
+            training.append(drawn)
+            held.append((weight, unseen))
+        else:
+            rest, kept = hold_out(checked(name), share or 0.0)
+            training.append(rest)
+            if len(kept):
+                held.append((weight, kept))
+        weights.append(weight)
+    if share is None:
+        held = [(1.0, checked(validation))]
+    lines = [line for line in _draw(held, validation_lines) if line.text is not None]
+    return Sources(tuple(training), tuple(weights), lines, dropped)
+
+
+def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -> tuple[LineSource, LineSource]:
+    """Lines drawn as they are asked for: for training, and for validation with fonts and words of their own."""
+    from data.synthesis.source import SynthesisOptions, SynthesisSource
+
+    chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    options = SynthesisOptions(**chosen | {"characters": charset.characters, "easy": easy or bool(chosen.get("easy"))})
+    unseen = replace(options, fonts="held-out", words="held-out")
+    return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
+
+
+def _share(validation: str) -> float | None:
+    """The share to hold out, or None where validation names a source."""
+    try:
+        share = float(validation)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise ValueError(f"--validation is {validation}; give a share from 0 to under 1, or a source")
+    return share
+
+
+def _draw(held: list[tuple[float, LineSource]], count: int) -> list[Line]:
+    total = sum(weight for weight, _ in held)
+    return [source[i] for weight, source in held for i in range(min(len(source), round(count * weight / total)))]
+
+
+def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | None, encoder: Checkpoint | None) -> Crnn:
+    """The network: from a checkpoint, or new with the sizes asked for and perhaps another's encoder and classifier."""
+    if start is not None:
+        return Crnn.from_checkpoint(start)
+    if encoder is not None:
+        sizes = replace(encoder.info.sizes, backbone=options.backbone, width=options.width)
+    else:
+        sizes = CrnnSizes(
+            options.backbone, options.width, options.features, options.hidden, options.layers,
+            options.encoder == "bilstm", options.linear, charset.classes,
+        )  # fmt: skip
+    model = Crnn(sizes)
+    if options.imagenet:
+        load_imagenet_weights(model.backbone, options.backbone)
+    if encoder is not None:
+        copied = Crnn.from_checkpoint(encoder)
+        model.encoder.load_state_dict(copied.encoder.state_dict())
+        model.classifier.load_state_dict(copied.classifier.state_dict())
+    return model
+
+
+def make_windows(
+    sources: Sources, charset: Charset, spec: InputSpec, options: FitOptions, augment: bool, exact: bool = False
+) -> Windows:
+    """The training lines as batches; exact: the same pictures at every visit, unaltered."""
+    change: Callable[..., Any] | None = None
+    if augment and not exact:
+        from data.synthesis.degrade import augment as change
+    batching = Batching(
+        options.batch_lines,
+        exact=exact,
+        pixels_per_column=PIXELS_PER_COLUMN,
+        stretch=1.1 if augment else 1.0,
+        margins=0.2 if augment else 0.0,
+    )
+    stream = Stream(sources.training, sources.weights, options.seed)
+    return Windows(stream, spec, charset.encode, charset.normalise, batching, change)
+
+
+def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any]) -> dict[str, Any]:
+    """How the model is made: what goes into its file, beside what training reports."""
+    return {
+        "command": command,
+        "data": list(data),
+        "synth": synth if any(source.startswith("synth") for source in data) else {},
+        "dropped": sources.dropped,
+        "seed": seed,
+        "validation_lines": len(sources.validation),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def saver(out: Path, info: ModelInfo) -> Save:
+    """A function that writes the model file with what training reports added to its provenance."""
+
+    def save(model: Crnn, reported: dict[str, Any]) -> None:
+        counts = {"parameters": parameter_count(model), "backbone_parameters": parameter_count(model.backbone)}
+        save_checkpoint(out, Checkpoint(info, model.state_dict()).with_provenance(**counts, **reported))
+
+    return save
+
+
+def validator(lines: list[Line], charset: Charset, spec: InputSpec) -> Callable[[Crnn], Score] | None:
+    """A function that scores the model on the validation lines; None where there are none."""
+    if not lines:
+        return None
+    return lambda model: evaluate(model, lines, charset, spec)

@@ -1,0 +1,88 @@
+"""`crnn train`: its options."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from crnn.charset import Case
+from crnn.commands import FitOptions, parse_options
+from data.synthesis.source import SynthesisOptions
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of crnn train.
+
+    Attributes:
+        data: sources, each an LMDB, a folder or zip with labels.tsv, synth, or synth-easy; with :weight mixed by
+            weight.
+        out: the model file.
+        backbone: resnet18, resnet34, resnet50, resnet101, mobilenet_v3_small or mobilenet_v3_large.
+        width: multiplier of the backbone's channels.
+        features: D, what the backbone hands the encoder at every column.
+        encoder: kind of the recurrent layers.
+        hidden: cells of one direction of a layer.
+        layers: of the encoder.
+        linear: size of a linear layer after each encoder layer; 0 for none.
+        charset: a named one (ascii, alphanumeric, alphanumeric-lower, digits), a UTF-8 file of characters, or data
+            for those of the labels.
+        case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep.
+        min_width: pixels; narrower lines are brought to it.
+        narrow: how they are.
+        validation: share of each stored source that is held out, or a source of its own; synthetic lines are
+            validated on fonts and words of their own.
+        validation_lines: at most so many.
+        init: a checkpoint whose weights are the start (fine-tuning); sizes and charset come from it.
+        init_encoder: a checkpoint whose encoder and classifier are the start; their sizes and the charset come from it.
+        imagenet: start a backbone of width 1 from torchvision's weights, which torchvision downloads.
+        column_weight: start weight of the column-aligned loss, on lines that know their columns; 0 for none.
+        column_steps: steps over which it fades to 0; 0 for half of the run.
+        augment: degrade stored lines a little, differently at every visit.
+        drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and
+            count them.
+        resume: go on with the interrupted run of this --out.
+        overwrite: replace the result or the interrupted run of this --out.
+        synth: what synthetic lines look like.
+        fit: the training loop.
+    """
+
+    out: Path
+    data: tuple[str, ...] = ("synth",)
+    backbone: str = "resnet101"
+    width: float = 1.0
+    features: int = 512
+    encoder: Literal["bilstm", "lstm"] = "bilstm"
+    hidden: int = 256
+    layers: int = 2
+    linear: int = 0
+    charset: str = "ascii"
+    case: Case = "keep"
+    min_width: int = 32
+    narrow: Literal["stretch", "margins"] = "stretch"
+    validation: str = "0.05"
+    validation_lines: int = 1000
+    init: Path | None = None
+    init_encoder: Path | None = None
+    imagenet: bool = False
+    column_weight: float = 0.5
+    column_steps: int = 0
+    augment: bool = True
+    drop_bad: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    synth: SynthesisOptions = field(default_factory=SynthesisOptions)
+    fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=FitOptions)
+
+
+def main(argv: list[str]) -> int:
+    """`crnn train`."""
+    options = parse_options(TrainOptions, argv, "crnn train", "Train a recogniser on stored and synthetic lines.")
+    from crnn.train import train
+
+    train(options, "crnn train " + shlex.join(argv))
+    return 0

@@ -1,0 +1,64 @@
+"""Lines in a folder or a zip of pictures, labelled by the labels.tsv inside where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.importers.tsv import LABELS, parse_labels
+from data.lines import Line
+from data.picture import decode_picture, picture_size
+from data.picture_files import PictureFiles
+
+
+class FolderLines:
+    """The pictures of a folder or zip as lines; see StoredLines.
+
+    With a labels.tsv at its top, the lines are those it lists, in its order; without, every picture below path in
+    the order of names, with no text. A key is the picture's path. Read after a fork and in workers alike.
+    Raises FileNotFoundError or ValueError in one sentence where path is missing or holds no picture, or where
+    labels.tsv is malformed or lists a picture that is not there.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._files = PictureFiles(path)
+        names = self._files.names()
+        if LABELS in names:
+            labels = parse_labels(self._files.read(LABELS), self._files.key(LABELS))
+            present = set(names)
+            missing = next((name for name in labels if name not in present), None)
+            if missing is not None:
+                raise FileNotFoundError(
+                    f"{self._files.key(LABELS)} lists {missing}, which is not there; add it or remove the row"
+                )
+            self._names, self._texts = list(labels), list[str | None](labels.values())
+        else:
+            self._names = self._files.pictures()
+            self._texts = [None] * len(self._names)
+        if not self._names:
+            raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
+        self._sizes: list[tuple[int, int]] | None = None
+
+    def __reduce__(self) -> tuple[type[FolderLines], tuple[Path]]:
+        return FolderLines, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Line:
+        if not 0 <= index < len(self._names):
+            raise IndexError(f"{self.path} holds {len(self._names)} lines; there is no line {index}")
+        key = self._files.key(self._names[index])
+        return Line(decode_picture(self._files.read(self._names[index]), key), self._texts[index], key)
+
+    def texts(self) -> Sequence[str | None]:
+        return self._texts
+
+    def keys(self) -> Sequence[str]:
+        return [self._files.key(name) for name in self._names]
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        if self._sizes is None:
+            self._sizes = [picture_size(self._files.read(name), self._files.key(name)) for name in self._names]
+        return self._sizes

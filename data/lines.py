@@ -1,0 +1,182 @@
+"""Lines of text as pictures: what one is, and what any source of them can do."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+"""uint8 (height, width, 3), RGB."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One picture of one line or word.
+
+    picture: uint8 (height, width, 3), RGB, any size.
+    text: the label in NFC; None where the line has no label.
+    key: names the line in messages: a path, an LMDB key, a synthesis item.
+    columns: float32 (len(text), 2), where each character lies: left and right edge as fractions
+        of the picture's width, in reading order; None where it is not known (real lines).
+    """
+
+    picture: Picture
+    text: str | None
+    key: str
+    columns: NDArray[np.float32] | None = None
+
+
+class LineSource(Protocol):
+    """A sequence of lines that can be opened anew in any worker process."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Line:
+        """The line at index; ValueError naming its key where the stored value cannot be decoded."""
+        ...
+
+    def texts(self) -> Sequence[str | None]:
+        """The labels of all lines, without opening a picture."""
+        ...
+
+
+class StoredLines(LineSource, Protocol):
+    """Lines that lie on disk: finite, the same on every visit."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of every picture from its header, without decoding it."""
+        ...
+
+    def keys(self) -> Sequence[str]:
+        """The key of every line, without opening a picture."""
+        ...
+
+
+def required_columns(text: str) -> int:
+    """Columns that CTC needs for this text: one a character and one blank between equal neighbours."""
+    return len(text) + sum(a == b for a, b in itertools.pairwise(text))
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some lines of a stored source."""
+
+    source: StoredLines
+    indices: tuple[int, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Line:
+        return self.source[self.indices[index]]
+
+    def texts(self) -> Sequence[str | None]:
+        texts = self.source.texts()
+        return [texts[i] for i in self.indices]
+
+    def keys(self) -> Sequence[str]:
+        keys = self.source.keys()
+        return [keys[i] for i in self.indices]
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        sizes = self.source.sizes()
+        return [sizes[i] for i in self.indices]
+
+
+def open_lines(path: Path | str) -> StoredLines:
+    """An LMDB, a folder of pictures or a zip of them; FileNotFoundError or ValueError in one sentence."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give an LMDB, a folder or a zip of pictures, or synth")
+    if (path / "data.mdb").exists() or path.suffix == ".lmdb":
+        from data.lmdb_lines import LmdbLines
+
+        return LmdbLines(path)
+    from data.folder_lines import FolderLines
+
+    return FolderLines(path)
+
+
+def split_source(text: str) -> tuple[str, float]:
+    """ "SOURCE[:weight]" -> source and weight, 1 where none is given; ValueError for a weight that is not above 0."""
+    source, colon, number = text.rpartition(":")
+    if not colon or "/" in number or "\\" in number:
+        return text, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return text, 1.0
+    if not weight > 0:
+        raise ValueError(f"{text!r} gives its source the weight {number}; give a number above 0")
+    return source, weight
+
+
+def hold_out(source: StoredLines, share: float) -> tuple[StoredLines, StoredLines]:
+    """(rest, held-out share), drawn by a hash of each line's key: the same lines on every machine."""
+    held: list[int] = []
+    rest: list[int] = []
+    for i, key in enumerate(source.keys()):
+        name = key.replace(str(source.path), "")
+        (held if is_held_out(name, share) else rest).append(i)
+    return Subset(source, tuple(rest)), Subset(source, tuple(held))
+
+
+def is_held_out(name: str, share: float) -> bool:
+    """Whether a hash of the name falls into the held-out share; a larger share holds every name of a smaller one."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32 < share
+
+
+def fitting_lines(
+    source: StoredLines, missing: Callable[[str], str], columns: Callable[[int, int], int], drop: bool, unlabelled: bool
+) -> tuple[StoredLines, dict[str, int]]:
+    """The lines that can be learnt from, checked before training starts, without opening a picture.
+
+    missing: label -> its characters outside the charset; columns: (height, width) -> T of the model.
+    A label outside the charset, a line with fewer columns than its label needs, and (unless unlabelled is allowed)
+    a line without label are refused with their key, or with drop left out and counted by reason.
+    """
+    counts: dict[str, int] = {}
+    kept: list[int] = []
+    labels, keys, sizes = source.texts(), source.keys(), source.sizes()
+    for i, (text, key, (height, width)) in enumerate(zip(labels, keys, sizes, strict=True)):
+        reason = ""
+        if not text:
+            reason = "" if unlabelled else "no label"
+            sentence = f"{key} has no label; label it, or leave such lines out with --drop-bad"
+        elif outside := missing(text):
+            reason = "outside the charset"
+            sentence = (
+                f"{key}: the label {text!r} holds {outside!r}, which the charset does not; extend the "
+                f"charset or use --drop-bad"
+            )
+        elif (have := columns(height, width)) < (need := required_columns(text)):
+            reason = "too few columns"
+            sentence = (
+                f"{key}: the label {text!r} needs {need} columns and the picture of {width} x {height} "
+                f"pixels gives {have}; use --drop-bad to leave such lines out"
+            )
+        if not reason:
+            kept.append(i)
+        elif not drop:
+            raise ValueError(sentence)
+        else:
+            counts[reason] = counts.get(reason, 0) + 1
+    if not kept:
+        raise ValueError(
+            f"{source.path} holds no line that can be learnt from ({counts or 'it is empty'}); check its labels"
+        )
+    return (source if len(kept) == len(source) else Subset(source, tuple(kept))), counts

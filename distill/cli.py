@@ -1,0 +1,105 @@
+"""`distill`: its options."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from crnn.commands import FitOptions, parse_options, run_command
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """Options of distill.
+
+    Attributes:
+        teacher: a checkpoint of crnn train or distill; any recogniser can teach.
+        student_backbone: resnet18, resnet34, resnet50, mobilenet_v3_small or mobilenet_v3_large.
+        student_width: multiplier of the student's channels; the teacher's where it is not given.
+        out: the student's file.
+        data: sources, each an LMDB, a folder or zip with labels.tsv, or synth, with :weight mixed by weight; what the
+            teacher was trained on where none is given.
+        unlabelled: folders or zips of pictures without labels; with --ctc-weight 0.
+        charset: a UTF-8 file of characters, where the student's differ from the teacher's; its classifier is then
+            trained.
+        ctc_weight: w, of the CTC term beside the distance; 0 needs no labels.
+        distance: l1, l2, cosine, kl; several with :weight are summed.
+        distance_at: after the encoder (as published), before it, or both.
+        distance_reduction: l1 and l2 are summed over the features of a column, or averaged.
+        temperature: of kl's softmax over the features.
+        train_encoder: copy the encoder but do not freeze it.
+        train_classifier: copy the classifier but do not freeze it.
+        hidden: cells of one direction that the shared encoder must have; an error where the teacher's has others.
+        layers: layers that the shared encoder must have; likewise.
+        outside_size_bounds: what happens where the student is not between a tenth of the teacher and the teacher in
+            parameters or depth.
+        keep_features: what the teacher says of stored lines is kept between epochs; lines are then shown unaltered.
+        validation: share of each stored source that is held out, or a source of its own.
+        validation_lines: at most so many.
+        augment: degrade, widen and narrow lines a little, differently at every visit; both networks see the same.
+        drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and
+            count them.
+        resume: go on with the interrupted run of this --out.
+        overwrite: replace the result or the interrupted run of this --out.
+        fit: the training loop.
+    """
+
+    teacher: Path
+    student_backbone: str = "resnet18"
+    student_width: float | None = None
+    out: Path = Path("student.pt")
+    data: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    charset: Path | None = None
+    ctc_weight: float = 0.1
+    distance: tuple[str, ...] = ("l2",)
+    distance_at: Literal["output", "input", "both"] = "output"
+    distance_reduction: Literal["features", "mean"] = "features"
+    temperature: float = 1.0
+    train_encoder: bool = False
+    train_classifier: bool = False
+    hidden: int | None = None
+    layers: int | None = None
+    outside_size_bounds: Literal["warn", "refuse", "allow"] = "warn"
+    keep_features: Literal["no", "memory", "disk"] = "no"
+    validation: str = "0.05"
+    validation_lines: int = 1000
+    augment: bool = True
+    drop_bad: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=FitOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ctc_weight < 1:
+            raise ValueError(f"--ctc-weight is {self.ctc_weight}; the method takes 0 (no labels) to under 1")
+        if self.unlabelled and self.ctc_weight:
+            raise ValueError(
+                f"--unlabelled pictures have no CTC, and --ctc-weight is {self.ctc_weight}; add --ctc-weight 0"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature is {self.temperature}; give a number above 0")
+
+
+def run(argv: list[str]) -> int:
+    """The command after its name."""
+    options = parse_options(
+        DistillOptions,
+        argv,
+        "distill",
+        "Teach a small recogniser by a large one, through the large one's frozen encoder.",
+    )
+    from distill.run import distill
+
+    distill(options, "distill " + shlex.join(argv))
+    return 0
+
+
+def main() -> int:
+    """The console script."""
+    return run_command("distill", run, sys.argv[1:])

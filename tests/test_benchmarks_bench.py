@@ -1,0 +1,241 @@
+"""`crnn bench` on lines whose text a model of colours reads, so that every figure is known beforehand."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.bench import BenchOptions, LineResult, bench, distinct, main
+from data.lines import Picture
+from export.command import export_model
+
+
+@pytest.fixture
+def zipped(tmp_path: Path) -> Callable[..., Path]:
+    """A function: name, pictures with labels -> a zip with labels.tsv."""
+
+    def make(name: str, lines: list[tuple[Picture, str]]) -> Path:
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            rows = ""
+            for number, (picture, label) in enumerate(lines):
+                archive.writestr(f"images/{number}.png", cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+                rows += f"images/{number}.png\t{label}\n"
+            archive.writestr("labels.tsv", rows)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def colours(paint: Callable[[str], Picture], zipped: Callable[..., Path]) -> Path:
+    """Five lines: two right, one right but for case, one with a wrong letter, one with a letter that has no colour."""
+    return zipped(
+        "colours",
+        [
+            (paint("ab.c"), "abc"),
+            (paint("c.c."), "cc"),
+            (paint("ba.."), "BA"),
+            (paint("abca"), "abba"),
+            (paint("a..b"), "axb"),
+        ],
+    )
+
+
+@pytest.fixture
+def results(colour_reader: Path, colours: Path, tmp_path: Path) -> dict[str, Any]:
+    json_path, report = tmp_path / "results.json", tmp_path / "report.html"
+    arguments = ["--models", str(colour_reader), "--data", str(colours), "--readings", "--latency-lines", "2"]
+    assert main([*arguments, "--json", str(json_path), "--report", str(report)]) == 0
+    found: dict[str, Any] = json.loads(json_path.read_text())
+    return found
+
+
+def test_accuracy_counts_lines_and_letters(results: dict[str, Any]) -> None:
+    (figures,) = results["results"]
+    assert (figures["model"], figures["set"], figures["lines"]) == ("colours.onnx", "colours", 5)
+    assert figures["exact"] == 2 / 5
+    assert figures["acc36"] == 3 / 5
+    assert figures["cer"] == pytest.approx((2 + 1 + 1) / (3 + 2 + 2 + 4 + 3))
+    low, high = figures["exact_interval"]
+    assert 0 <= low < 0.4 < high <= 1
+
+
+def test_a_label_outside_the_charset_counts_as_wrong_and_is_told(results: dict[str, Any]) -> None:
+    assert results["results"][0]["uncovered_lines"] == 2  # x, and the upper case that this charset keeps
+
+
+def test_without_case_the_upper_case_line_is_right(colour_reader: Path, colours: Path, tmp_path: Path) -> None:
+    options = BenchOptions((colour_reader,), (colours,), tmp_path / "r.json", case_blind=True, latency_lines=0)
+    results = bench(options, "crnn bench ...")
+    assert results["results"][0]["exact"] == 3 / 5
+    assert results["models"][0]["latency"] is None
+
+
+SCHEMA: dict[str, Any] = {
+    "version": int,
+    "command": str,
+    "date": str,
+    "seed": int,
+    "threads": int,
+    "case_blind": bool,
+    "machine": {"cpu": str, "cores": int, "system": str, "python": str, "versions": {"torch": str, "onnxruntime": str}},
+    "models": [
+        {
+            "name": str,
+            "file": str,
+            "parameters": int,
+            "bytes": int,
+            "threads": int,
+            "characters": int,
+            "case": str,
+            "sizes": {"backbone": str, "width": float},
+            "latency": {"p50_ms": float, "p95_ms": float, "timings": int, "lines": int, "rounds": int, "batch": int},
+        }
+    ],
+    "sets": [{"name": str, "file": str, "lines": int, "unlabelled": int}],
+    "results": [{"exact": float, "exact_interval": [float], "acc36": float, "acc36_lines": int, "same_text": dict}],
+    "confusions": {"colours.onnx": [{"label": str, "read": str, "count": int}]},
+}
+
+
+def check(value: Any, schema: Any, place: str) -> None:
+    if isinstance(schema, Mapping):
+        for key, inner in schema.items():
+            assert key in value, f"{place} lacks {key}"
+            check(value[key], inner, f"{place}.{key}")
+    elif isinstance(schema, list):
+        assert value, f"{place} is empty"
+        for entry in value:
+            check(entry, schema[0], place)
+    else:
+        assert isinstance(value, schema), f"{place} is {value!r}"
+
+
+def test_the_json_has_what_a_later_reader_needs(results: dict[str, Any]) -> None:
+    check(results, SCHEMA, "results")
+    assert results["command"].startswith("crnn bench --models ")
+
+
+def test_times_are_of_single_lines_and_in_order(results: dict[str, Any]) -> None:
+    latency = results["models"][0]["latency"]
+    assert 0 < latency["p50_ms"] <= latency["p95_ms"]
+    assert (latency["batch"], latency["lines"], latency["timings"]) == (1, 2, 2 * latency["rounds"])
+    assert latency["widths"] == {"least": 32, "median": 32, "most": 32}
+
+
+def test_readings_are_kept_where_asked(results: dict[str, Any]) -> None:
+    readings = results["readings"]["colours.onnx"]["colours"]
+    assert [reading["text"] for reading in readings] == ["abc", "cc", "ba", "abca", "ab"]
+    assert readings[3]["key"].endswith("images/3.png")
+    assert all(0.9 < reading["confidence"] <= 1 for reading in readings)
+
+
+def test_confusions_name_what_was_read_for_what(results: dict[str, Any]) -> None:
+    assert results["confusions"]["colours.onnx"] == [
+        {"label": "b", "read": "c", "count": 1},
+        {"label": "x", "read": "", "count": 1},
+    ]
+
+
+class Page(HTMLParser):
+    """What a page shows and what it would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.fetched: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href") and value:
+                self.fetched.append(value)
+        self.pictures += tag == "img"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_report_holds_figures_and_mistakes_and_fetches_nothing(results: dict[str, Any], tmp_path: Path) -> None:
+    page = Page()
+    page.feed(html := (tmp_path / "report.html").read_text())
+    shown = " ".join(page.text)
+    assert "40.0" in shown  # exact
+    assert "60.0" in shown  # acc36
+    assert f"{results['models'][0]['latency']['p50_ms']:.1f}" in shown
+    assert results["machine"]["cpu"] in shown
+    assert page.pictures == 2  # abba and axb; the line that is right but for case is no mistake worth a picture
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_the_same_network_in_another_format_reads_the_same(
+    random_checkpoint: Callable[..., Path],
+    draw_word: Callable[[str], Picture],
+    zipped: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = random_checkpoint()
+    file = export_model(checkpoint, "onnx", tmp_path / "s.onnx")
+    data = zipped("words", [(draw_word(text), text) for text in ("Milk", "2.50", "Total", "book")])
+    arguments = ["--models", str(checkpoint), str(file), "--data", str(data), "--latency-rounds", "1"]
+    assert main([*arguments, "--json", str(tmp_path / "r.json"), "--report", str(tmp_path / "r.html")]) == 0
+    first, second = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert second["same_text"] == {"resnet18.pt": 4}
+    assert first["difference"] is None
+    assert second["difference"] == {"to": "resnet18.pt", "exact": 0.0, "exact_interval": [0.0, 0.0]}
+    sentence = "s.onnx gives the same text as resnet18.pt on 4 of 4 lines."
+    assert sentence in capsys.readouterr().out
+    assert sentence in (tmp_path / "r.html").read_text()
+
+
+def test_fewer_lines_are_drawn_by_seed(colour_reader: Path, colours: Path, tmp_path: Path) -> None:
+    def keys(seed: int) -> list[str]:
+        options = BenchOptions(
+            (colour_reader,), (colours,), tmp_path / "r.json", limit=2, seed=seed, readings=True, latency_lines=0
+        )
+        return [line["key"] for line in bench(options, "")["readings"]["colours.onnx"]["colours"]]
+
+    assert len(keys(0)) == 2
+    assert keys(0) == keys(0)
+    assert len({tuple(keys(seed)) for seed in range(6)}) > 1
+
+
+def test_a_set_without_labels_is_refused(colour_reader: Path, tmp_path: Path, paint: Callable[[str], Picture]) -> None:
+    (tmp_path / "plain").mkdir()
+    cv2.imwrite(str(tmp_path / "plain" / "a.png"), np.ascontiguousarray(paint("abc")[:, :, ::-1]))
+    with pytest.raises(ValueError, match=r"plain has 1 lines, but no labels"):
+        bench(BenchOptions((colour_reader,), (tmp_path / "plain",), tmp_path / "r.json"), "")
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_two_files_of_one_name_are_told_apart_by_their_path() -> None:
+    assert distinct([Path("a/s.pt"), Path("b/s.pt"), Path("t.pt")], ["s.pt", "s.pt", "t.pt"]) == [
+        "a/s.pt",
+        "b/s.pt",
+        "t.pt",
+    ]
+    with pytest.raises(ValueError, match="is given twice"):
+        distinct([Path("s.pt"), Path("s.pt")], ["s.pt", "s.pt"])
+
+
+@pytest.mark.parametrize("flag", ["threads", "batch", "latency_rounds"])
+def test_a_number_below_one_is_refused_by_its_flag(flag: str) -> None:
+    with pytest.raises(ValueError, match=f"--{flag.replace('_', '-')} is 0"):
+        BenchOptions((Path("s.pt"),), (Path("a.zip"),), **{flag: 0})  # type: ignore[arg-type]
+
+
+def test_a_line_without_letters_or_digits_does_not_count_in_acc36() -> None:
+    assert LineResult("key", "...", "..", 1.0, True).right36 is None
+    assert LineResult("key", "A.", "a", 1.0, True).right36 is True

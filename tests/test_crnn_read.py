@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from crnn.commands import run_command
+from crnn.drawing import bounds, draw_reading, shown
+from crnn.info import main as info_main
+from crnn.page import is_page, text_bands
+from crnn.read import main
+from data.lines import Picture
+
+Paint = Callable[[str], Picture]
+Read = Callable[..., int]
+
+
+@pytest.fixture
+def read(colour_reader: Path) -> Read:
+    """The command as the command line calls it, with the colour reader as its model."""
+    return lambda *arguments: run_command("crnn read", main, [*map(str, arguments), "--model", str(colour_reader)])
+
+
+@pytest.fixture
+def painted(tmp_path: Path, paint: Paint) -> Callable[[str, str], Path]:
+    """A function: name below a folder, letters -> the path of the painted picture."""
+
+    def write(name: str, letters: str) -> Path:
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", paint(letters)[:, :, ::-1])[1].tobytes())
+        return path
+
+    return write
+
+
+def page(lines: int, dark: int = 20, light: int = 240) -> Picture:
+    """A page of drawn text lines, one below the other."""
+    picture = np.full((40 * lines + 220, 520, 3), light, np.uint8)
+    for number in range(lines):
+        place = (30, 80 + 40 * number)
+        cv2.putText(picture, "the quick brown fox jumps over", place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (dark,) * 3, 2)
+    return picture
+
+
+def test_each_picture_gives_path_text_and_confidence_between_tabs(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = painted("one.png", "ab.c"), painted("two.png", "ccc.c")
+    assert read(first, second) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{first}\tabc\t1.000\n{second}\tcc\t1.000\n"
+    assert err == ""
+
+
+def test_a_folder_is_read_whole_in_the_order_of_names(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    painted("b.png", "bbbb"), painted("a/z.png", "abab")
+    folder = painted("c.png", "cccc").parent
+    (folder / "notes.txt").write_text("no picture")
+    assert read(folder, "--batch", "1") == 0
+    rows = [row.split("\t") for row in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows] == [
+        [f"{folder}/a/z.png", "abab"],
+        [f"{folder}/b.png", "b"],
+        [f"{folder}/c.png", "c"],
+    ]
+
+
+def test_a_zip_is_read_like_a_folder(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("images/1.png", painted("one.png", "bcbc").read_bytes())
+    assert read(path) == 0
+    assert capsys.readouterr().out == f"{path}/images/1.png\tbcbc\t1.000\n"
+
+
+def test_a_path_with_a_tab_or_a_line_break_stays_one_field_of_one_line(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = painted("tab\there\nand there.png", "abca")
+    assert read(path) == 0
+    (row,) = capsys.readouterr().out.splitlines()
+    assert row.split("\t")[0].endswith("tab\\there\\nand there.png")
+    assert row.split("\t")[1:] == ["abca", "1.000"]
+
+
+def test_json_holds_the_place_and_confidence_of_every_character(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = painted("one.png", "a.bc")
+    assert read(path, "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["path"], entry["text"], entry["turned"]) == (str(path), "abc", 0)
+    assert entry["confidence"] == pytest.approx(1, abs=1e-3)
+    assert [(c["character"], c["left"], c["right"]) for c in entry["characters"]] == [
+        ("a", 0, 8),
+        ("b", 16, 24),
+        ("c", 24, 32),
+    ]
+
+
+def test_json_without_any_reading_is_an_empty_list(
+    read: Read, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert read(tmp_path / "missing.png", "--json") == 1
+    assert json.loads(capfd.readouterr().out) == []
+
+
+def test_what_cannot_be_read_is_named_in_a_sentence_each_and_the_others_are_read(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, missing, empty = tmp_path / "broken.png", tmp_path / "missing.png", tmp_path / "empty"
+    broken.write_bytes(b"\x89PNG no picture")
+    empty.mkdir()
+    good = painted("good.png", "abab")
+    assert read(broken, missing, empty, good) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{good}\tabab\t1.000\n"
+    assert sorted(err.splitlines()) == sorted(
+        [
+            f"crnn read: {broken} does not decode as a picture (15 bytes); replace or remove it",
+            f"crnn read: {missing}: No such file or directory",
+            f"crnn read: {empty} holds no pictures; give a folder or a zip of them",
+        ]
+    )
+
+
+def test_a_picture_whose_header_promises_too_many_pixels_is_named_too(
+    read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    assert read(huge) == 1
+    assert capsys.readouterr().err.startswith(f"crnn read: {huge} does not decode as a picture")
+
+
+def test_a_page_is_named_as_one_and_the_others_are_read(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.png"
+    cv2.imwrite(str(path), page(10))
+    good = painted("good.png", "abab")
+    assert read(path, good) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{good}\tabab\t1.000\n"
+    assert err.startswith(f"crnn read: {path} is a page (520 x 620 pixels, ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("lines", [3, 6, 20])
+@pytest.mark.parametrize(("dark", "light"), [(20, 240), (230, 40), (120, 170)])
+def test_a_page_is_told_whatever_its_colours(lines: int, dark: int, light: int) -> None:
+    assert text_bands(page(lines, dark, light)) == lines
+    assert is_page(page(lines, dark, light))
+
+
+def test_one_or_two_lines_are_no_page_however_large() -> None:
+    assert not is_page(page(1))
+    assert not is_page(page(2))
+
+
+def test_a_word_that_fills_a_high_picture_is_no_page(draw_word: Callable[[str], Picture]) -> None:
+    for text in ("EBE", "Fig", "g=8", "i", "%%", "ill:"):
+        large = cv2.resize(draw_word(text), None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+        assert large.shape[0] > 200
+        assert not is_page(large)
+
+
+def test_stripes_and_noise_are_no_page() -> None:
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[::40] = stripes[1::40] = stripes[2::40] = stripes[3::40] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    assert not is_page(stripes)
+    assert not is_page(noise)
+    assert not is_page(np.full((400, 400, 3), 128, np.uint8))
+
+
+def test_readings_below_the_least_confidence_are_left_out_and_counted(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sure = painted("sure.png", "abab")
+    grey = tmp_path / "grey.png"
+    cv2.imwrite(str(grey), np.full((32, 64, 3), 160, np.uint8))  # as red as green as blue
+    assert read(sure, grey, "--min-confidence", "0.5") == 0
+    out, err = capsys.readouterr()
+    assert out == f"{sure}\tabab\t1.000\n"
+    assert err == "crnn read: left out 1 of 2 readings, below --min-confidence 0.5\n"
+
+
+def test_a_lexicon_holds_the_beam_search_to_its_words(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("ab\nbc\nxyz\n", encoding="utf-8")
+    path = painted("one.png", "abc.")
+    assert read(path, "--decoder", "beam") == 0
+    assert capsys.readouterr().out.split("\t")[1] == "abc"
+    assert read(path, "--decoder", "beam", "--lexicon", lexicon) == 0
+    out, err = capsys.readouterr()
+    assert out.split("\t")[1] in ("ab", "bc")
+    assert err == (
+        f"crnn read: {lexicon}: 1 entries, such as 'xyz', hold characters the model does not know "
+        "and can never be read\n"
+    )
+
+
+def test_a_lexicon_that_does_not_fit_is_refused_in_one_sentence(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, lexicon = painted("one.png", "abc."), tmp_path / "words.txt"
+    lexicon.write_bytes("Käse\n".encode("latin-1"))
+    assert read(path, "--decoder", "beam", "--lexicon", lexicon) == 1
+    told = capsys.readouterr().err
+    assert told == f"crnn read: {lexicon} is not UTF-8 (invalid continuation byte at byte 1); convert it\n"
+    assert read(path, "--lexicon", lexicon) == 2
+    words = capsys.readouterr().err.replace("│", " ").split()  # the parser puts its messages in a box
+    assert "--lexicon is for the beam search; add --decoder beam" in " ".join(words)
+
+
+def test_nothing_to_read_is_told(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read() == 1
+    assert capsys.readouterr().err == "crnn read: no picture was given; give files or folders\n"
+
+
+def test_a_model_that_is_not_there_is_told_before_any_picture_is_opened(
+    painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(painted("one.png", "abab")), "--model", str(tmp_path / "none.onnx")]
+    assert run_command("crnn read", main, arguments) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "none.onnx" in err
+
+
+def test_drawings_get_a_name_each_and_show_picture_and_bounds(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = painted("a/same.png", "ab.c"), painted("b/same.png", "c.ca")
+    assert read(first, second, "--draw", tmp_path / "drawn") == 0
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["same-2.png", "same.png"]
+    drawn = cv2.imread(str(tmp_path / "drawn" / "same.png"))
+    assert drawn is not None
+    assert drawn.shape[0] > 96
+    assert (drawn[20] == (60, 30, 220)).all(axis=1).sum() == 4  # BGR: left of a, a|b, b|c, right of c
+
+
+def test_bounds_lie_half_way_between_characters() -> None:
+    assert bounds([(0, 8), (16, 24), (24, 40)]) == [0, 12, 24, 40]
+    assert bounds([]) == []
+
+
+def test_a_drawing_has_room_for_a_text_wider_than_its_picture(paint: Paint) -> None:
+    from crnn.ctc import Reading, Span
+
+    text = "ὁ μῆνις Ἀχιλῆος " * 4
+    reading = Reading(text, 0.5, tuple(Span(i, i + 1) for i in range(len(text))), (0.5,) * len(text))
+    drawing = draw_reading(paint("a"), reading, [(0.0, 1.0)] * len(text))
+    assert drawing.width > 500
+
+
+def test_a_character_the_font_lacks_is_written_by_its_number() -> None:
+    assert shown("aß α Ж") == "aß α Ж"
+    assert shown("中1") == "[U+4E2D]1"
+
+
+def test_reading_with_an_exported_file_imports_neither_torch_nor_torchvision(
+    colour_reader: Path, painted: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    picture, out = painted("one.png", "abab"), tmp_path / "drawn"
+    arguments = ["read", str(picture), "--model", str(colour_reader), "--draw", str(out)]
+    program = (
+        "import sys; from crnn.cli import main; "
+        f"status = main({arguments!r}); "
+        "print(status, [name for name in sys.modules if name.partition('.')[0] in ('torch', 'torchvision')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["0 []"]
+    assert done.stdout.splitlines()[0].split("\t")[1] == "abab"
+
+
+def test_info_tells_everything_a_model_file_knows(colour_reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info_main([str(colour_reader), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["charset"] == {"characters": "abc", "case": "keep", "classes": 4}
+    assert facts["input_spec"]["turn_above"] == 1.5
+    assert facts["sizes"]["backbone"] == "resnet18"
+    assert (facts["parameters"], facts["bytes"]) == (12, colour_reader.stat().st_size)
+    assert facts["provenance"] == {"command": "painted"}
+    assert facts["parity"] == {"largest_difference": 0.0}
+
+
+def test_info_is_readable_too_and_takes_no_text_of_a_file_for_markup(
+    colour_reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+    from onnx import helper
+
+    from crnn.runtimes import open_runtime
+
+    model = onnx.load(str(colour_reader))
+    info = open_runtime(colour_reader).info
+    info.provenance["note"] = "[red]as it is[/]"
+    helper.set_model_props(model, {"pocket_crnn": info.to_json()})
+    path = tmp_path / "noted.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert info_main([str(path)]) == 0
+    out = capsys.readouterr().out
+    for expected in ("abc", "turn above", "1.5", "resnet18", "painted", "[red]as it is[/]", "parity with torch"):
+        assert expected in out

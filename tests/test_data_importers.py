@@ -1,0 +1,105 @@
+"""Labels as users have them, and what is asked of a line before it is stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from crnn.charset import Charset, normalise
+from data.importers.screening import Screening, screened
+from data.importers.tsv import parse_labels, tsv_entries
+from data.lines import Picture
+from data.lmdb_lines import Entry
+from data.picture_files import PictureFiles
+
+
+def as_written(text: str) -> str:
+    return normalise(text, "keep")
+
+
+def test_labels_are_read_in_their_order_and_in_nfc() -> None:
+    labels = parse_labels("b.png\tzwei Wo\u0308rter\na.png\t\n".encode(), "labels.tsv")
+    assert list(labels.items()) == [("b.png", "zwei Wörter"), ("a.png", "")]
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_fine() -> None:
+    assert parse_labels("\ufeffa.png\tx\r\nb.png\ty".encode(), "l") == {"a.png": "x", "b.png": "y"}
+
+
+def test_a_label_may_hold_what_unicode_counts_as_a_line_break() -> None:
+    assert parse_labels("a.png\tx\u2028y\n".encode(), "l") == {"a.png": "x\u2028y"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a.png\tx\nb.png y\n", r"line 2 of l\.tsv has 0 tabs \('b\.png y'\); write picture<TAB>text"),
+        (b"a.png\tx\ty\n", r"line 1 of l\.tsv has 2 tabs"),
+        (b"a.png\tx\nb.png\ty\na.png\tz\n", r"line 3 of l\.tsv labels a\.png a second time"),
+        (b"a.png\tx\nb.png\t\xff\n", r"line 2 of l\.tsv is not UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_line_of_labels_is_told_with_its_number(content: bytes, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse_labels(content, "l.tsv")
+
+
+def test_entries_hold_the_bytes_of_the_pictures_as_they_are(labelled_folder: Path) -> None:
+    files = PictureFiles(labelled_folder)
+    (entry,) = tsv_entries(files, {"images/000002.png": "Total"})
+    assert entry == Entry((labelled_folder / "images/000002.png").read_bytes(), "Total", "images/000002.png")
+
+
+def test_a_labelled_picture_that_is_not_there_is_named(labelled_folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no x\.png in .*words; add it or remove its label"):
+        list(tsv_entries(PictureFiles(labelled_folder), {"x.png": "x"}))
+
+
+@pytest.fixture
+def word(draw_word: Callable[[str], Picture]) -> bytes:
+    return cv2.imencode(".jpg", draw_word("word"))[1].tobytes()
+
+
+def screen(entries: list[Entry], **rules: object) -> tuple[list[str | None], Counter[str]]:
+    dropped: Counter[str] = Counter()
+    screening = Screening(**({"normalise": as_written} | rules))  # type: ignore[arg-type]
+    return [entry.text for entry in screened(entries, screening, dropped, "words.zip")], dropped
+
+
+def test_labels_are_normalised_and_lose_space_at_their_ends(word: bytes) -> None:
+    lower = Charset.of("abcdefghijklmnopqrstuvwxyz", "lower")
+    assert screen([Entry(word, " Word ", "a")], normalise=lower.normalise, outside=lower.missing)[0] == ["word"]
+
+
+def test_an_empty_label_is_refused_with_its_key_or_dropped_and_counted(word: bytes) -> None:
+    entries = [Entry(word, "a", "1"), Entry(word, "  ", "2"), Entry(word, None, "3")]
+    with pytest.raises(ValueError, match=r"2 of words\.zip has an empty label; .* --drop-bad"):
+        screen(entries)
+    assert screen(entries, drop_bad=True) == (["a"], Counter({"an empty label": 2}))
+
+
+def test_a_label_outside_the_charset_is_refused_with_its_key_or_dropped_and_counted(word: bytes) -> None:
+    entries = [Entry(word, "a1", "1"), Entry(word, "ab", "2")]
+    outside = Charset.of("a1").missing
+    with pytest.raises(ValueError, match=r"2 of words\.zip is labelled 'ab', of which 'b' is not in the charset"):
+        screen(entries, outside=outside, drop_bad=True)
+    kept, dropped = screen(entries, outside=outside, drop_outside_charset=True)
+    assert (kept, dropped) == (["a1"], Counter({"a label outside the charset": 1}))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, -20])
+def test_a_picture_that_is_cut_off_is_refused_with_its_key_or_dropped_and_counted(word: bytes, cut: int) -> None:
+    entries = [Entry(word[:cut], "a", "1"), Entry(word, "b", "2")]
+    with pytest.raises(ValueError, match=r"1 of words\.zip does not decode whole as a picture \(\d+ bytes\)"):
+        screen(entries, drop_outside_charset=True)
+    assert screen(entries, drop_bad=True) == (["b"], Counter({"a broken picture": 1}))
+
+
+def test_unlabelled_lines_lose_their_labels_and_still_have_to_decode(word: bytes) -> None:
+    assert screen([Entry(word, "a", "1"), Entry(word, None, "2")], unlabelled=True)[0] == [None, None]
+    with pytest.raises(ValueError, match="does not decode whole"):
+        screen([Entry(b"", None, "1")], unlabelled=True)
