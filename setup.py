@@ -57,10 +57,10 @@ setup(
         "onnxruntime>=1.18",
         "opencv-python-headless>=4.9",
         "pillow>=10.2",
-        "rich>=13.7",
+        "rich>=14.3",
         "torch>=2.6",
         "torchvision>=0.21",
-        "tyro>=1.0",
+        "tyro>=1.0.16",
     ],
     extras_require={
         "fonts": [
