@@ -169,7 +169,8 @@ def load_imagenet_weights(backbone: Backbone, name: str) -> None:
     state: dict[str, torch.Tensor] = next(iter(weights)).get_state_dict(progress=True)
     own = backbone.stages.state_dict()
     state = {k.removeprefix("features."): v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
-    differing = [k for k in own if k not in state or state[k].shape != own[k].shape]
+    counters = {k for k in own if k.endswith("num_batches_tracked")}  # torchvision's older files lack them
+    differing = [k for k in own if (k not in state and k not in counters) or state.get(k, own[k]).shape != own[k].shape]
     if differing:
         raise ValueError(f"ImageNet weights fit {name} at width 1 and three channels only; {differing[0]} differs here")
     backbone.stages.load_state_dict(state)

@@ -39,8 +39,9 @@ class Charset:
         twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if twice:
             raise ValueError(f"the charset holds {''.join(twice)!r} more than once; write each character once")
-        if unicodedata.normalize("NFC", self.characters) != self.characters:
-            raise ValueError("the charset is not in NFC; normalise it first, for combining marks change its length")
+        decomposed = [c for c in self.characters if unicodedata.normalize("NFC", c) != c]
+        if decomposed:
+            raise ValueError(f"the charset holds {''.join(decomposed)!r}, which is not in NFC; normalise it first")
         breaks = [c for c in self.characters if c.splitlines() != [c]]
         if breaks:
             raise ValueError(f"the charset holds line breaks ({breaks}), which model files cannot list; remove them")
@@ -70,7 +71,7 @@ class Charset:
         Line breaks in the file do not count. ValueError tells the three forms where spec is none of them.
         """
         if spec.startswith("chars:"):
-            return cls.of(spec.removeprefix("chars:"), case)
+            return cls._written(spec.removeprefix("chars:"), spec, case)
         if spec in NAMED_CHARSETS:
             return cls.named(spec, case)
         path = Path(spec)
@@ -83,6 +84,13 @@ class Charset:
             content = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"the charset file {spec} is not UTF-8 ({error}); save it as UTF-8") from error
+        return cls._written(content, f"the charset file {spec}", case)
+
+    @classmethod
+    def _written(cls, content: str, origin: str, case: Case) -> Charset:
+        """Of characters in the order of a user, where a letter before a combining mark means one character."""
+        if unicodedata.normalize("NFC", content) != content:
+            raise ValueError(f"{origin} is not in NFC; normalise it first, for combining marks change its length")
         return cls.of(content.replace("\n", ""), case)  # read_text turns every line end into this one
 
     @classmethod

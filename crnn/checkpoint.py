@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -111,9 +110,14 @@ class Checkpoint:
         return replace(self, info=replace(self.info, provenance=self.info.provenance | entries))
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes the model file; OSError where the disk is full, with the earlier file left as it was."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Writes the model file; OSError where the disk is full, with the earlier file left as it was.
+
+    half: floats in half precision, half the bytes; load_checkpoint gives float32 either way.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+    if half:
+        weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_tensors(path, {"info": checkpoint.info.to_json(), "weights": weights})
 
 
@@ -121,13 +125,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a model file. FileNotFoundError or ValueError in one sentence; nothing in the file is executed."""
     content = load_tensors(path)
     info, weights = content.get("info"), content.get("weights")
-    if not isinstance(info, str) or not isinstance(weights, dict):
+    if not isinstance(info, str) or not isinstance(weights, dict) or not _all_tensors(weights):
         raise ValueError(
             f"{path} holds no pocket-crnn model (keys: {', '.join(map(str, content))[:80]}); give a checkpoint of "
             f"crnn train or distill"
         )
     weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     return Checkpoint(ModelInfo.from_json(info, str(path)), weights)
+
+
+def _all_tensors(weights: dict[Any, Any]) -> bool:
+    from torch import Tensor
+
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items())
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -137,7 +147,9 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     def write(file: BinaryIO) -> None:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch's zip writer reports a failed write this way
+        except RuntimeError as error:  # torch's zip writer hides the error of a failed write behind one of its own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
             raise OSError(str(error).splitlines()[0]) from error
 
     write_atomically(path, write)
@@ -149,6 +161,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a checkpoint (.pt)")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a checkpoint; give the path of a checkpoint (.pt)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -156,7 +170,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, or is damaged, so it is not loaded; "
             "give a checkpoint that crnn train or distill wrote"
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except Exception as error:  # what the restricted loader stumbles over in a damaged file may be of any kind
         raise ValueError(
             f"{path} is not a whole checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
             "copy it again or train it anew"

@@ -141,7 +141,7 @@ class Until:
 
     @classmethod
     def parse(cls, parts: tuple[str, ...]) -> Until:
-        """ValueError where a part is none of 200, loss<0.1, accuracy>0.95, or no number of steps is given."""
+        """ValueError where a part is none of 200, loss<0.1, accuracy>0.95; 100 000 steps where no number is given."""
         steps, loss, accuracy = None, -math.inf, math.inf
         for part in parts:
             match = UNTIL.fullmatch(part.replace(" ", ""))
@@ -216,8 +216,10 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
 
 
 def _build(kind: Any, value: Any) -> Any:
-    """JSON value -> the annotated type, for the types that options use."""
+    """JSON value -> the annotated type, for the types that options use; KeyError or TypeError where it is another."""
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} where options belong")
         hints = get_type_hints(kind)
         unknown = set(value) - set(hints)
         if unknown:
@@ -228,5 +230,16 @@ def _build(kind: Any, value: Any) -> Any:
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        if not isinstance(value, list) or len(value) != len(each):
+            raise TypeError(f"{value!r} where a list belongs")
         return tuple(_build(t, v) for t, v in zip(each, value, strict=True))
-    return Path(value) if kind is Path else value
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise KeyError(f"{value} is none of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if kind is Path:
+        return Path(value)
+    fits = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}.get(kind, (object,))
+    if not isinstance(value, fits) or (isinstance(value, bool) and bool not in fits and object not in fits):
+        raise TypeError(f"{value!r} where {kind.__name__} belongs")
+    return value

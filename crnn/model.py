@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn.backbones import Backbone
+from crnn.charset import BLANK, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes
 
 
@@ -89,6 +90,19 @@ class Crnn(nn.Module):
                 )
         model.load_state_dict(checkpoint.weights)
         return model.eval()
+
+
+def copy_classifier(model: Crnn, charset: Charset, weights: dict[str, Tensor], known: Charset) -> None:
+    """Fills the model's classifier, of charset, from another's weights, of the charset known.
+
+    Classes of characters that both know, and the blank, get the other's rows; the rest keep what they have.
+    """
+    shared = [c for c in charset.characters if c in known.characters]
+    own = [BLANK, *(charset.characters.index(c) + 1 for c in shared)]
+    theirs = [BLANK, *(known.characters.index(c) + 1 for c in shared)]
+    with torch.no_grad():
+        model.classifier.weight[own] = weights["classifier.weight"][theirs]
+        model.classifier.bias[own] = weights["classifier.bias"][theirs]
 
 
 def parameter_count(module: nn.Module) -> int:

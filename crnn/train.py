@@ -16,7 +16,7 @@ from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions, write_run
 from crnn.fit import Save, evaluate, fit
-from crnn.model import Crnn, parameter_count
+from crnn.model import Crnn, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
 from crnn.score import Score
 from data.batches import Batching, Stream, Windows
@@ -25,6 +25,9 @@ from data.picture import InputSpec, natural_width
 
 if TYPE_CHECKING:
     from crnn.train_cli import TrainOptions
+
+SYNTHETIC = ("synth", "synth-easy")
+"""Sources that are drawn, not stored."""
 
 VALIDATION_SEED = 10**6
 """Added to the run's seed for synthetic validation lines."""
@@ -117,20 +120,15 @@ def start_torch(options: FitOptions) -> None:
 
 
 def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
-    """From the checkpoint that is started from, else by name, from a file, or from the labels."""
-    if start is not None:
-        return start.info.charset
-    if options.charset in NAMED_CHARSETS:
-        return Charset.named(options.charset, options.case)
+    """As asked for; else that of the checkpoint that is started from, else printable ASCII."""
+    case = options.case or (start.info.charset.case if start else "keep")
+    if options.charset is None:
+        known = start.info.charset.characters if start else NAMED_CHARSETS["ascii"]
+        return Charset.from_texts([known], case)
     if options.charset == "data":
-        stored = [open_lines(source) for source, _ in map(split_source, options.data) if not source.startswith("synth")]
-        return Charset.from_texts((text for source in stored for text in source.texts() if text), options.case)
-    path = Path(options.charset)
-    if not path.exists():
-        raise ValueError(
-            f"--charset {options.charset!r} is neither a file nor one of {', '.join(NAMED_CHARSETS)}, data"
-        )
-    return Charset.of(path.read_text(encoding="utf-8").replace("\n", ""), options.case)
+        stored = [open_lines(source) for source, _ in map(split_source, options.data) if source not in SYNTHETIC]
+        return Charset.from_texts((text for source in stored for text in source.texts() if text), case)
+    return Charset.from_spec(options.charset, case)
 
 
 def open_sources(
@@ -151,19 +149,23 @@ def open_sources(
         return natural_width(height, width, spec) // PIXELS_PER_COLUMN
 
     def checked(name: str) -> StoredLines:
-        source, counts = fitting_lines(open_lines(name), charset.missing, columns, drop, unlabelled)
+        source, counts = fitting_lines(open_lines(name), charset.missing, columns, drop, unlabelled, charset.normalise)
         if counts:
             dropped[name] = counts
         return source
 
     for text in data:
         name, weight = split_source(text)
-        if name in ("synth", "synth-easy"):
+        if name in SYNTHETIC:
             drawn, unseen = synthetic(synth, charset, name == "synth-easy", seed)
             training.append(drawn)
             held.append((weight, unseen))
         else:
             rest, kept = hold_out(checked(name), share or 0.0)
+            if not len(rest):
+                raise ValueError(
+                    f"--validation {validation} holds out every line of {name}; give a smaller share, or a source"
+                )
             training.append(rest)
             if len(kept):
                 held.append((weight, kept))
@@ -178,8 +180,11 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
     """Lines drawn as they are asked for: for training, and for validation with fonts and words of their own."""
     from data.synthesis.source import SynthesisOptions, SynthesisSource
 
+    cased = "" if charset.case == "keep" else charset.characters.swapcase()  # drawn in both cases, labelled in one
+    learnt = {c for c in cased if not charset.missing(c)}  # the S of ß -> SS may lie outside
+    characters = "".join(sorted(learnt.union(charset.characters)))
     chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    options = SynthesisOptions(**chosen | {"characters": charset.characters, "easy": easy or bool(chosen.get("easy"))})
+    options = SynthesisOptions(**chosen | {"characters": characters, "easy": easy or bool(chosen.get("easy"))})
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
 
@@ -203,9 +208,9 @@ def _draw(held: list[tuple[float, LineSource]], count: int) -> list[Line]:
 def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | None, encoder: Checkpoint | None) -> Crnn:
     """The network: from a checkpoint, or new with the sizes asked for and perhaps another's encoder and classifier."""
     if start is not None:
-        return Crnn.from_checkpoint(start)
-    if encoder is not None:
-        sizes = replace(encoder.info.sizes, backbone=options.backbone, width=options.width)
+        sizes = replace(start.info.sizes, classes=charset.classes)
+    elif encoder is not None:
+        sizes = replace(encoder.info.sizes, backbone=options.backbone, width=options.width, classes=charset.classes)
     else:
         sizes = CrnnSizes(
             options.backbone, options.width, options.features, options.hidden, options.layers,
@@ -214,10 +219,13 @@ def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | Non
     model = Crnn(sizes)
     if options.imagenet:
         load_imagenet_weights(model.backbone, options.backbone)
-    if encoder is not None:
-        copied = Crnn.from_checkpoint(encoder)
+    source = start or encoder
+    if source is not None:
+        copied = Crnn.from_checkpoint(source)
         model.encoder.load_state_dict(copied.encoder.state_dict())
-        model.classifier.load_state_dict(copied.classifier.state_dict())
+        copy_classifier(model, charset, source.weights, source.info.charset)
+        if start is not None:
+            model.backbone.load_state_dict(copied.backbone.state_dict())
     return model
 
 
@@ -230,6 +238,7 @@ def make_windows(
         from data.synthesis.degrade import augment as change
     batching = Batching(
         options.batch_lines,
+        window_lines=4096 if exact else 1024,  # batches of one width alone need more lines to choose from
         exact=exact,
         pixels_per_column=PIXELS_PER_COLUMN,
         stretch=1.1 if augment else 1.0,
@@ -244,7 +253,7 @@ def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, s
     return {
         "command": command,
         "data": list(data),
-        "synth": synth if any(source.startswith("synth") for source in data) else {},
+        "synth": synth if any(split_source(source)[0] in SYNTHETIC for source in data) else {},
         "dropped": sources.dropped,
         "seed": seed,
         "validation_lines": len(sources.validation),

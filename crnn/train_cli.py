@@ -29,16 +29,18 @@ class TrainOptions:
         hidden: cells of one direction of a layer.
         layers: of the encoder.
         linear: size of a linear layer after each encoder layer; 0 for none.
-        charset: a named one (ascii, alphanumeric, alphanumeric-lower, digits), a UTF-8 file of characters, or data
-            for those of the labels.
-        case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep.
+        charset: a named one (ascii, alphanumeric, alphanumeric-lower, digits), a UTF-8 file of characters, chars:...,
+            or data for those of the labels; that of the checkpoint started from, else ascii, where none is given.
+        case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep, the default.
         min_width: pixels; narrower lines are brought to it.
         narrow: how they are.
         validation: share of each stored source that is held out, or a source of its own; synthetic lines are
             validated on fonts and words of their own.
         validation_lines: at most so many.
-        init: a checkpoint whose weights are the start (fine-tuning); sizes and charset come from it.
-        init_encoder: a checkpoint whose encoder and classifier are the start; their sizes and the charset come from it.
+        init: a checkpoint whose weights are the start (fine-tuning); sizes and charset come from it,
+            and with another --charset or --case the classifier keeps what it knows of shared characters.
+        init_encoder: a checkpoint whose encoder and classifier are the start; their sizes come
+            from it.
         imagenet: start a backbone of width 1 from torchvision's weights, which torchvision downloads.
         column_weight: start weight of the column-aligned loss, on lines that know their columns; 0 for none.
         column_steps: steps over which it fades to 0; 0 for half of the run.
@@ -60,8 +62,8 @@ class TrainOptions:
     hidden: int = 256
     layers: int = 2
     linear: int = 0
-    charset: str = "ascii"
-    case: Case = "keep"
+    charset: str | None = None
+    case: Case | None = None
     min_width: int = 32
     narrow: Literal["stretch", "margins"] = "stretch"
     validation: str = "0.05"

@@ -177,7 +177,7 @@ class Windows:
         if not self.batching.exact:
             wanted *= np.exp(generator.uniform(-1, 1) * np.log(self.batching.stretch))
             needed = max(required_columns(line.text or "") for _, line in lines) * per_column
-            wanted = max(wanted, needed)
+            wanted = max(wanted, np.ceil(needed / multiple) * multiple)  # rounding must not take a column away
         width = int(np.clip(np.ceil(wanted / multiple - 0.5) * multiple, self.spec.min_width, self.spec.max_width))
         fixed = None if self.batching.exact else width
         encoded = [[] if line.text is None else self.encode(line.text, line.key) for _, line in lines]

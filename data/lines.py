@@ -126,11 +126,14 @@ def split_source(text: str) -> tuple[str, float]:
 
 
 def hold_out(source: StoredLines, share: float) -> tuple[StoredLines, StoredLines]:
-    """(rest, held-out share), drawn by a hash of each line's key: the same lines on every machine."""
+    """(rest, held-out share), drawn by a hash of each line's name: the same lines on every machine.
+
+    A name is the key without the source's own path, so a folder, a zip of it and the LMDB made of it agree.
+    """
     held: list[int] = []
     rest: list[int] = []
     for i, key in enumerate(source.keys()):
-        name = key.replace(str(source.path), "")
+        name = key.removeprefix(f"{source.path}/").removesuffix(str(source.path))
         (held if is_held_out(name, share) else rest).append(i)
     return Subset(source, tuple(rest)), Subset(source, tuple(held))
 
@@ -141,11 +144,17 @@ def is_held_out(name: str, share: float) -> bool:
 
 
 def fitting_lines(
-    source: StoredLines, missing: Callable[[str], str], columns: Callable[[int, int], int], drop: bool, unlabelled: bool
+    source: StoredLines,
+    missing: Callable[[str], str],
+    columns: Callable[[int, int], int],
+    drop: bool,
+    unlabelled: bool,
+    normalise: Callable[[str], str] = str,
 ) -> tuple[StoredLines, dict[str, int]]:
     """The lines that can be learnt from, checked before training starts, without opening a picture.
 
-    missing: label -> its characters outside the charset; columns: (height, width) -> T of the model.
+    missing: label -> its characters outside the charset; columns: (height, width) -> T of the model;
+    normalise: label -> label as it is learnt, for "Aa" in lower case needs one column more.
     A label outside the charset, a line with fewer columns than its label needs, and (unless unlabelled is allowed)
     a line without label are refused with their key, or with drop left out and counted by reason.
     """
@@ -163,7 +172,7 @@ def fitting_lines(
                 f"{key}: the label {text!r} holds {outside!r}, which the charset does not; extend the "
                 f"charset or use --drop-bad"
             )
-        elif (have := columns(height, width)) < (need := required_columns(text)):
+        elif (have := columns(height, width)) < (need := required_columns(normalise(text))):
             reason = "too few columns"
             sentence = (
                 f"{key}: the label {text!r} needs {need} columns and the picture of {width} x {height} "

@@ -42,6 +42,23 @@ class InputSpec:
     narrow: Literal["stretch", "margins"] = "stretch"
     turn_above: float = 0.0
 
+    def __post_init__(self) -> None:
+        multiple = self.width_multiple
+        if self.channels not in (1, 3) or self.height < 1 or multiple < 1:
+            raise ValueError(
+                f"{self} is not one that a picture can be brought to; give 1 or 3 channels and sizes above 0"
+            )
+        if (
+            self.min_width < 1
+            or self.max_width < self.min_width
+            or self.min_width % multiple
+            or self.max_width % multiple
+        ):
+            raise ValueError(
+                f"widths from {self.min_width} to {self.max_width} pixels do not fit; give multiples of {multiple}, "
+                "the least one first"
+            )
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -49,12 +66,9 @@ class InputSpec:
     def from_json(cls, fields: dict[str, Any]) -> InputSpec:
         """ValueError where a field is unknown or has the wrong type."""
         try:
-            spec = cls(**fields)
+            return cls(**fields)
         except TypeError as error:
             raise ValueError(f"the input spec {fields} does not fit this version: {error}") from error
-        if spec.channels not in (1, 3) or spec.height < 1 or spec.width_multiple < 1:
-            raise ValueError(f"the input spec {fields} is not one a picture can be brought to")
-        return spec
 
 
 def decode_picture(encoded: bytes, key: str) -> Picture:
@@ -68,6 +82,8 @@ def decode_picture(encoded: bytes, key: str) -> Picture:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.size == 0:
         raise ValueError(f"{key} does not decode as a picture ({len(encoded)} bytes); replace or remove it")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{key} has pixels of type {pixels.dtype}; store it with 8 or 16 bits a channel")
     return to_rgb(pixels)
 
 

@@ -103,3 +103,7 @@ def run(argv: list[str]) -> int:
 def main() -> int:
     """The console script."""
     return run_command("distill", run, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

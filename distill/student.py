@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from crnn.backbones import DEPTHS
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
-from crnn.model import Crnn, parameter_count
+from crnn.model import Crnn, copy_classifier, parameter_count
 
 SMALLEST_SHARE = 10
 """A student of less than a tenth of its teacher's parameters or depth is outside the method's bounds."""
@@ -30,11 +28,7 @@ def build_student(
     student.encoder.load_state_dict(
         {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
     )
-    own = [0] + [i + 1 for i, c in enumerate(charset.characters) if c in taught.characters]
-    theirs = [0] + [taught.characters.index(c) + 1 for c in charset.characters if c in taught.characters]
-    with torch.no_grad():
-        student.classifier.weight[own] = weights["classifier.weight"][theirs]
-        student.classifier.bias[own] = weights["classifier.bias"][theirs]
+    copy_classifier(student, charset, weights, taught)
     student.encoder.requires_grad_(train_encoder)
     student.classifier.requires_grad_(train_classifier or charset != taught)
     return student

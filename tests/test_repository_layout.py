@@ -210,8 +210,7 @@ def test_every_imported_library_is_declared_and_every_declared_one_is_imported(
             if not distributions & declared:
                 undeclared.append(f"{source}:{line} imports {name}")
     assert not undeclared
-    # Of matplotlib the fonts are used too, as files that are read without importing it.
-    assert not requirements(wheel)[""] - used - {"matplotlib"}
+    assert not requirements(wheel)[""] - used
 
 
 def test_synthesis_finds_the_fonts_of_every_installed_package_of_the_extra(wheel: zipfile.ZipFile) -> None:

@@ -161,9 +161,9 @@ def font_folders() -> list[Path]:
 def packaged_folders() -> list[Path]:
     """Folders of fonts inside installed Python packages: matplotlib's, and those announced as entry points.
 
-    The entry point groups are fonts_ttf and fonts_otf, as PyPI's font-* packages use them. No package is imported.
+    The entry point groups are those that font-* and fontpkg-* packages use. No package is imported.
     """
-    names = {point.value.split(":")[0].split(".")[0] for group in ("fonts_ttf", "fonts_otf")
+    names = {point.value.split(":")[0].split(".")[0] for group in ("fonts_ttf", "fonts_otf", "fontpkg.family")
              for point in importlib.metadata.entry_points(group=group)}  # fmt: skip
     folders = []
     for name in sorted(names):

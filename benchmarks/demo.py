@@ -1,0 +1,205 @@
+"""`make demo`: a large recogniser teaches a small one, here and now; then both read unseen lines and pictures.
+
+With --long the student sees more lines, and two students of the same network are trained from scratch beside it:
+with plain CTC, and with the teacher's own recipe; each for as many lines, and for as many minutes. Stages that are
+done are kept in --out, so a run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import tyro
+
+from benchmarks.stages import run_stage, write_json
+from crnn.commands import run_path
+from data.lines import open_lines
+from data.synthesis.fonts import packaged_folders
+
+TEACHER = Path(__file__).parent.parent / "crnn/models/teacher.pt"
+STRENGTH = 1.0
+"""Of the degradations of the demo's lines; all kinds are on, as in the teacher's training."""
+LEAST_TEACHER, MOST_BEHIND = 0.90, {False: 0.05, True: 0.02}
+"""What the demo must show: the teacher's accuracy, and by how much the student may be behind (short, long)."""
+TEST_LINES = 1000
+EASY_STEPS = 500
+EASY = ["--until", str(EASY_STEPS), "--batch-lines", "16", "--synth.longest", "12", "--column-weight", "1",
+        "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5", "--validate-every", "250",
+        "--validation-lines", "300"]  # fmt: skip
+"""The first stage of a recogniser from nothing: short, dark on light, mildly degraded, its columns known."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of the demo.
+
+    Attributes:
+        long: more lines, and twins from scratch, in at most two hours.
+        out: folder for lines, models and the report.
+        lines: distinct training lines; 0 for 24,000, or 60,000 with --long.
+        steps: of the student; 0 for 5,000, or 15,000 with --long.
+    """
+
+    long: bool = False
+    out: Path = Path("runs/demo")
+    lines: int = 0
+    steps: int = 0
+
+
+def main() -> int:
+    """The stages in order; exit status 1 where the demo does not show what it should."""
+    options = tyro.cli(DemoOptions, description=__doc__)
+    out = options.out.with_name(options.out.name + "-long") if options.long else options.out
+    lines = options.lines or (60_000 if options.long else 24_000)
+    steps = options.steps or (15_000 if options.long else 5_000)
+    training, unseen = out / "train.lmdb", out / "unseen.lmdb"
+    bake(training, lines, "training", seed=11)
+    bake(unseen, TEST_LINES, "held-out", seed=12)
+    student = distil(out / "student.pt", training, steps)
+    export(student)
+    models = [TEACHER, student, student.with_suffix(".onnx")]
+    if options.long:
+        models += scratch_twins(out, training, student)
+    results = bench(out, models, unseen)
+    read_pictures(out, unseen)
+    return verdict(out, results, options.long)
+
+
+def bake(out: Path, count: int, side: str, seed: int) -> None:
+    """Lines of 1 to 12 characters, drawn with the fonts that pip brings, so that every machine draws the same."""
+    folders = [str(folder) for folder in packaged_folders()]
+    run_stage(
+        out, "crnn",
+        ["data", "make", "--out", str(out), "--count", str(count), "--seed", str(seed), "--longest", "12",
+         "--fonts", side, "--words", side, "--strength", str(STRENGTH), "--font-folders", *folders],
+    )  # fmt: skip
+
+
+def distil(out: Path, lines: Path, steps: int) -> Path:
+    """The student: its CNN alone is trained, through the teacher's frozen encoder."""
+    run_stage(
+        out, "distill.cli",
+        ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--data", str(lines), "--out", str(out),
+         "--until", str(steps), "--keep-features", "memory"],
+    )  # fmt: skip
+    return out
+
+
+def scratch_twins(out: Path, lines: Path, student: Path) -> list[Path]:
+    """The student's network without a teacher: plain CTC, and the teacher's recipe; equal lines, equal minutes."""
+    taught = run_result(student)
+    twins = []
+    for name, recipe in (("plain", False), ("recipe", True)):
+        steps = taught["steps"]
+        for equal in ("lines", "minutes"):
+            twin = out / f"twin-{name}-equal-{equal}.pt"
+            train_twin(twin, lines, steps, recipe)
+            twins.append(twin)
+            # as many steps as the student's minutes allow at the speed just measured
+            steps = max(1, round(steps * taught["seconds"] / run_result(twin)["seconds"]))
+    return twins
+
+
+def train_twin(out: Path, lines: Path, steps: int, recipe: bool) -> None:
+    """One twin. The recipe is that of the shipped teacher: easy lines first, then the column-aligned loss, fading."""
+    start = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
+    columns = ["--column-weight", "0"]
+    if recipe:
+        easy = out.with_name(out.stem + "-easy.pt")
+        folders = [str(folder) for folder in packaged_folders()]
+        run_stage(
+            easy, "crnn",
+            ["train", "--data", "synth-easy", "--synth.font-folders", *folders, "--out", str(easy), *start, *EASY],
+        )  # fmt: skip
+        steps = max(1, steps - EASY_STEPS // 2)  # its batches are half as large
+        start, columns = ["--init", str(easy)], ["--column-weight", "0.5", "--column-steps", str(min(2000, steps // 2))]
+    run_stage(out, "crnn", ["train", "--data", str(lines), "--out", str(out), *start, *columns, "--until", str(steps)])
+
+
+def run_result(model: Path) -> dict[str, Any]:
+    """Steps, lines and seconds of the run that made a model."""
+    content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
+    return content
+
+
+def export(student: Path) -> None:
+    """The student as ONNX, its parity with torch proven."""
+    onnx = student.with_suffix(".onnx")
+    run_stage(onnx, "crnn", ["export", "--model", str(student), "--to", "onnx", "--out", str(onnx)])
+
+
+def bench(out: Path, models: list[Path], unseen: Path) -> dict[str, Any]:
+    """Accuracy, bytes and milliseconds of every model on the unseen lines, and on real crops where there are some."""
+    real = [path for name in ("iiit5k_test", "ic13_test") if (path := real_data() / f"{name}.zip").exists()]
+    result = out / "results.json"
+    run_stage(
+        result, "crnn",
+        ["bench", "--models", *map(str, models), "--data", str(unseen), *map(str, real), "--json", str(result),
+         "--report", str(out / "report.html"), "--threads", "1"],
+    )  # fmt: skip
+    content: dict[str, Any] = json.loads(result.read_text())
+    return content
+
+
+def real_data() -> Path:
+    """Where the user keeps real crops."""
+    return Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+
+
+def read_pictures(out: Path, unseen: Path) -> None:
+    """Reads eight pictures as a user would: real crops where there are some, else unseen lines written as PNG."""
+    real = real_data() / "ic13_test.zip"
+    source = open_lines(real if real.exists() else unseen)
+    pictures = out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for number in range(8):
+        line = source[number * (len(source) // 8)]
+        cv2.imwrite(str(pictures / f"{number}.png"), line.picture[:, :, ::-1])
+    print(f"\nEight pictures of {source.path.name}, read by the student as ONNX (path, text, confidence):", flush=True)
+    run([str(pictures), "--model", str(out / "student.onnx"), "--draw", str(out / "read")])
+
+
+def run(arguments: list[str]) -> None:
+    """`crnn read`, always anew."""
+    subprocess.run([sys.executable, "-m", "crnn", "read", *arguments], check=True)
+
+
+def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
+    """Prints what was shown, and keeps it as JSON; 1 where it falls short."""
+    exact = {row["model"]: row for row in results["results"] if row["set"] == "unseen"}
+    teacher, student, onnx = exact["teacher"], exact["student"], exact["student.onnx"]
+    same = onnx["same_text"]["student"]
+    found = [
+        (
+            f"teacher reads {teacher['exact']:.1%} of {TEST_LINES} unseen lines exactly",
+            teacher["exact"] >= LEAST_TEACHER,
+        ),
+        (
+            f"student reads {student['exact']:.1%}, at most {MOST_BEHIND[long]:.0%} less than its teacher",
+            student["exact"] >= teacher["exact"] - MOST_BEHIND[long],
+        ),
+        (f"ONNX gives the same text as torch on {same} of {TEST_LINES} lines", same == TEST_LINES),
+    ]
+    runs = {path.stem: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
+    write_json(
+        out / "demo.json", {"command": "make demo-long" if long else "make demo", "bench": results, "runs": runs}
+    )
+    print()
+    for sentence, holds in found:
+        print(f"{'yes' if holds else 'NO '}  {sentence}")
+    for name, row in exact.items():
+        if name.startswith("twin"):
+            print(f"     {name} reads {row['exact']:.1%}")
+    print(f"\nThe report: {out / 'report.html'}")
+    return 0 if all(holds for _, holds in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""`python -m benchmarks.documents`: the tables of README.md, docs/results.md and the model card, made from results/.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the text around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "crnn/models/teacher.md")
+TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
+NOT_RUN = "Not run yet.\n"
+
+Json = dict[str, Any]
+
+
+def main() -> int:
+    """Rewrites the documents; exit status 1 with --check where one is not what the results say."""
+    stale = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        made = with_tables(text)
+        if made != text and "--check" not in sys.argv:
+            path.write_text(made, encoding="utf-8")
+        elif made != text:
+            stale.append(str(path.relative_to(ROOT)))
+    if stale:
+        print(f"{', '.join(stale)} differ from the results; run python -m benchmarks.documents", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def with_tables(text: str) -> str:
+    """The document with every table made anew; KeyError for a table that no function makes."""
+    return TABLE.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+
+
+def load(name: str) -> Json | None:
+    """The results of that name, or None where they were not run."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, its columns after the first aligned right."""
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def origin(results: Json) -> str:
+    """Where the figures come from."""
+    machine = results["machine"]
+    return f"\n`{results['command']}`, {results['date']}, {machine['cores']} cores ({machine['cpu']}).\n"
+
+
+def share(value: float | None, interval: list[float] | None = None) -> str:
+    """A share in per cent, perhaps with its 95 % interval."""
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" + (f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else "")
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f}"
+
+
+def bench_rows(results: Json, set_name: str) -> dict[str, Json]:
+    """model -> its figures on one set."""
+    return {row["model"]: row for row in results["bench"]["results"] if row["set"] == set_name}
+
+
+def sizes(results: Json) -> dict[str, Json]:
+    """model -> what the benchmark says of it."""
+    return {model["name"]: model for model in results["bench"]["models"]}
+
+
+def teacher() -> str:
+    """The shipped teacher's figures."""
+    results = load("teacher")
+    if results is None:
+        return NOT_RUN
+    rows = [
+        [row["set"], str(row["lines"]), share(row["exact"], row["exact_interval"]),
+         share(row["acc36"]), share(row["cer"])]
+        for row in results["bench"]["results"]
+    ]  # fmt: skip
+    runs = results["runs"]
+    lines = sum(run["lines"] for run in runs.values())
+    minutes = sum(run["seconds"] for run in runs.values()) / 60
+    made = f"\nTrained on {lines:,} lines in {minutes:.0f} minutes of training steps.\n"
+    return table(["set", "lines", "exact % (95 %)", "acc36 %", "CER %"], rows) + origin(results) + made
+
+
+def demo_table(name: str) -> str:
+    """Accuracy, size and time of a demo's models on its unseen lines."""
+    results = load(name)
+    if results is None:
+        return NOT_RUN
+    described = sizes(results)
+    rows = []
+    for model, row in bench_rows(results, "unseen").items():
+        latency = described[model]["latency"]
+        run = results["runs"].get(model)
+        rows.append(
+            [model, f"{described[model]['parameters'] / 1e6:.2f}", megabytes(described[model]["bytes"]),
+             share(row["exact"], row["exact_interval"]), f"{latency['p50_ms']:.1f}",
+             f"{run['lines']:,}" if run else "", f"{run['seconds'] / 60:.1f}" if run else ""]
+        )  # fmt: skip
+    header = ["model", "M parameters", "MB", "exact % (95 %)", "ms a line, p50", "lines seen", "minutes"]
+    return table(header, rows) + origin(results)
+
+
+def real() -> str:
+    """Teacher, student and twin on the real test sets."""
+    results = load("real_pair")
+    if results is None:
+        return NOT_RUN
+    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
+    described = sizes(results)
+    rows = []
+    for model, about in described.items():
+        cells = [share(bench_rows(results, name)[model]["acc36"]) for name in names]
+        rows.append([model, f"{about['parameters'] / 1e6:.2f}", megabytes(about["bytes"]), *cells])
+    return table(["acc36 %", "M parameters", "MB", *names], rows) + origin(results)
+
+
+def arms(name: str) -> str:
+    """Arms of one comparison: validation accuracy by lines seen."""
+    results = load(name)
+    if results is None:
+        return NOT_RUN
+    marks = results["marks"]
+    rows = [
+        [arm["what"], *(share(arm["accuracy"].get(str(mark))) for mark in marks), f"{arm['minutes']:.1f}"]
+        for arm in results["arms"]
+    ]
+    return table(["exact % after", *(f"{mark:,} steps" for mark in marks), "minutes"], rows) + origin(results)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "teacher": teacher,
+    "demo": lambda: demo_table("demo"),
+    "demo-long": lambda: demo_table("demo_long"),
+    "real-pair": real,
+    "distance-at": lambda: arms("distance_at"),
+    "teacher-recipe": lambda: arms("teacher_recipe"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
