@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,19 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
     for name, row in exact.items():
         if name.startswith("twin"):
             print(f"     {name} reads {row['exact']:.1%}")
+    print(f"     crnn --help takes {seconds_of_help():.2f} s")
     print(f"\nThe report: {out / 'report.html'}")
     return 0 if all(holds for _, holds in found) else 1
+
+
+def seconds_of_help() -> float:
+    """Wall time of `crnn --help`, the least of three."""
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "crnn", "--help"], check=True, stdout=subprocess.DEVNULL)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 if __name__ == "__main__":

@@ -146,12 +146,42 @@ def arms(name: str) -> str:
     return table(["exact % after", *(f"{mark:,} steps" for mark in marks), "minutes"], rows) + origin(results)
 
 
+def narrow() -> str:
+    """How narrow lines reach the least width."""
+    results = load("narrow_lines")
+    if results is None:
+        return NOT_RUN
+    found = {(row["set"], row["min_width"], row["narrow"]): row for row in results["rows"]}
+    names = list(dict.fromkeys(row["set"] for row in results["rows"]))
+    counts = {row["set"]: row["lines"] for row in results["rows"]}
+    rows = [
+        [f"at least {width} px, {way}", *(share(found[name, width, way]["acc36"]) for name in names)]
+        for width, way in dict.fromkeys((w, n) for _, w, n in found)
+    ]
+    return table(["acc36 %", *(f"{name} ({counts[name]} lines)" for name in names)], rows) + origin(results)
+
+
+def full_width() -> str:
+    """The literal command at full width."""
+    results = load("full_width")
+    if results is None:
+        return NOT_RUN
+    counts = results["parameters"]
+    return (
+        f"Teacher {counts['teacher'] / 1e6:.1f} M parameters, student {counts['student'] / 1e6:.1f} M; mean loss of the "
+        f"first 20 steps {results['first_loss']:.2f}, of the last 20 {results['last_loss']:.2f} "
+        f"({results['ratio']:.2f} of it).\n" + origin(results)
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
     "demo": lambda: demo_table("demo"),
     "demo-long": lambda: demo_table("demo_long"),
     "real-pair": real,
     "distance-at": lambda: arms("distance_at"),
+    "narrow-lines": narrow,
+    "full-width": full_width,
     "teacher-recipe": lambda: arms("teacher_recipe"),
 }
 

@@ -120,6 +120,9 @@ class FitOptions:
         for name in ("batch_lines", "accumulate", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
+        for name in ("warm_up", "final_rate", "weight_decay", "clip", "workers", "threads", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 0")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning-rate is {self.learning_rate}; give a number above 0")
         if not 0 <= self.ema < 1:
@@ -195,7 +198,7 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
     """
     import tyro
 
-    argv = list(argv)
+    argv = [part for given in argv for part in (given.split("=", 1) if given.startswith("--options=") else [given])]
     default: Any = tyro.MISSING_NONPROP
     if "--options" in argv:
         at = argv.index("--options")
@@ -206,11 +209,12 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give the .run.json that an earlier run wrote")
         try:
-            default = _build(kind, json.loads(path.read_text())["options"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            default = _build(kind, json.loads(path.read_text(encoding="utf-8"))["options"])
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} holds no options of {prog} ({error!r}); give the .run.json of such a run"
             ) from error
+    description += " With --options FILE, the .run.json of an earlier run, that run's options are the defaults."
     made: Options = tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
     return made
 
@@ -228,10 +232,12 @@ def _build(kind: Any, value: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
         return None if value is None else _build(next(a for a in get_args(kind) if a is not type(None)), value)
     if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{value!r} where a list belongs")
         inner = get_args(kind)
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        if not isinstance(value, list) or len(value) != len(each):
-            raise TypeError(f"{value!r} where a list belongs")
+        if len(value) != len(each):
+            raise TypeError(f"{value!r} where {len(each)} values belong")
         return tuple(_build(t, v) for t, v in zip(each, value, strict=True))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):

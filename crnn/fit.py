@@ -32,7 +32,7 @@ from data.picture import InputSpec, natural_width, prepare
 # (deep ones train 15 % slower then).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
-LOG_EVERY = 50
+LOG_EVERY = 20
 """Steps that one record of the log averages over."""
 
 
@@ -107,8 +107,11 @@ def fit(
     kept = model if average is None else cast(Crnn, average.module)
     write_log = _open_log(options.log, log, progress)
     until = Until.parse(options.until)
+    _refuse_no_steps(until, progress, validate, resume_from)
+    if not resume:
+        resume_from.unlink(missing_ok=True)  # of a run that this one replaces
     wrapped.train()
-    with _progress_bar(until.steps, quiet or not accelerator.is_main_process) as show:
+    with _ProgressBar(until.steps, quiet or not accelerator.is_main_process) as show:
         while not until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy):
             started = time.perf_counter()
             learning_rate = options.learning_rate * rate(progress.step, options)
@@ -166,7 +169,8 @@ def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: Input
         for start in range(0, len(indices), batch):
             some = indices[start : start + batch]
             pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
-            log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not float32
+                log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
             readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
     model.train(training)
     return [readings[i] for i in range(len(lines))]
@@ -236,6 +240,18 @@ def _mean_loss(losses: list[float]) -> float:
     return sum(losses) / len(losses) if len(losses) == 100 else math.inf
 
 
+def _refuse_no_steps(until: Until, progress: Progress, validate: object, resume_from: Path) -> None:
+    """ValueError where the run could not end as asked, or has ended before it begins."""
+    if math.isfinite(until.accuracy) and validate is None:
+        raise ValueError(
+            f"--until accuracy>{until.accuracy} needs validation lines, and there are none; see --validation"
+        )
+    if until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy):
+        raise ValueError(
+            f"{resume_from} is at step {progress.step}, where --until has already been reached; ask for more steps"
+        )
+
+
 def _refuse_not_finite(terms: Terms, step: int, batch: Batch) -> None:
     if not bool(torch.isfinite(terms["loss"].detach())):
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
@@ -288,9 +304,14 @@ def _open_log(kind: str, path: Path, progress: Progress) -> Callable[[dict[str, 
         return write_events
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
 
-    def write_rows(record: dict[str, float] | None) -> None:
-        names = list(dict.fromkeys(name for row in progress.records for name in row))
+    def write_rows(record: dict[str, float]) -> None:
+        if names and set(record) <= set(names):
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, names, restval="").writerow(record)
+            return
+        names[:] = dict.fromkeys([*names, *(name for row in progress.records for name in row)])
         with path.open("w", newline="") as file:
             rows = csv.DictWriter(file, names, restval="")
             rows.writeheader()
@@ -339,7 +360,7 @@ def _load_state(
     return progress
 
 
-class _progress_bar:
+class _ProgressBar:
     """A rich progress bar on standard error that also shows loss, share of blanks and accuracy."""
 
     def __init__(self, steps: int, quiet: bool) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
@@ -20,7 +23,7 @@ from crnn.model import Crnn, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
 from crnn.score import Score
 from data.batches import Batching, Stream, Windows
-from data.lines import Line, LineSource, StoredLines, fitting_lines, hold_out, open_lines, split_source
+from data.lines import Line, LineSource, Picture, StoredLines, fitting_lines, hold_out, open_lines, split_source
 from data.picture import InputSpec, natural_width
 
 if TYPE_CHECKING:
@@ -91,7 +94,13 @@ def train(options: TrainOptions, command: str) -> Path:
 
 
 def refuse_overwriting(out: Path, resume: bool, overwrite: bool) -> None:
-    """FileExistsError or FileNotFoundError where the run would lose an earlier one, or has none to resume."""
+    """FileExistsError or FileNotFoundError where the run would lose an earlier one, or has none to resume.
+
+    ValueError where the name would keep the model from being read. Nothing is removed here: an earlier run is replaced
+    only once the new one starts.
+    """
+    if out.suffix != ".pt":
+        raise ValueError(f"--out {out} does not end in .pt, by which its runtime is chosen; give a name that does")
     state = resume_path(out)
     if resume and not state.exists():
         raise FileNotFoundError(f"{state} does not exist, so there is no run to resume; leave --resume out")
@@ -99,8 +108,6 @@ def refuse_overwriting(out: Path, resume: bool, overwrite: bool) -> None:
         raise FileExistsError(f"{state} holds an interrupted run; go on with --resume or replace it with --overwrite")
     if out.exists() and not resume and not overwrite:
         raise FileExistsError(f"{out} is there already; choose another --out or replace it with --overwrite")
-    if overwrite:
-        state.unlink(missing_ok=True)
 
 
 def resume_path(out: Path) -> Path:
@@ -113,6 +120,10 @@ def start_torch(options: FitOptions) -> None:
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
+    try:
+        torch.device(options.device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no --device {options.device}; known are cpu, cuda, cuda:N and mps") from error
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device is {options.device} and torch finds no CUDA device; use --device cpu")
     if options.device == "mps" and not torch.backends.mps.is_available():
@@ -170,9 +181,17 @@ def open_sources(
             if len(kept):
                 held.append((weight, kept))
         weights.append(weight)
-    if share is None:
+    if validation in SYNTHETIC:
+        held = [(1.0, synthetic(synth, charset, validation == "synth-easy", seed)[1])]
+    elif share is None:
         held = [(1.0, checked(validation))]
     lines = [line for line in _draw(held, validation_lines) if line.text is not None]
+    if not lines and share != 0:
+        print(
+            f"warning: --validation {validation} leaves no labelled line to validate on, so no accuracy is known and the "
+            "last weights are kept; give a larger share, or a source",
+            file=sys.stderr,
+        )
     return Sources(tuple(training), tuple(weights), lines, dropped)
 
 
@@ -184,6 +203,8 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
     learnt = {c for c in cased if not charset.missing(c)}  # the S of ß -> SS may lie outside
     characters = "".join(sorted(learnt.union(charset.characters)))
     chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    if chosen.get("corpus"):
+        chosen["corpus"] = Path(chosen["corpus"])  # a model file's JSON holds it as text
     options = SynthesisOptions(**chosen | {"characters": characters, "easy": easy or bool(chosen.get("easy"))})
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
@@ -233,9 +254,7 @@ def make_windows(
     sources: Sources, charset: Charset, spec: InputSpec, options: FitOptions, augment: bool, exact: bool = False
 ) -> Windows:
     """The training lines as batches; exact: the same pictures at every visit, unaltered."""
-    change: Callable[..., Any] | None = None
-    if augment and not exact:
-        from data.synthesis.degrade import augment as change
+    change = degraded if augment and not exact else None
     batching = Batching(
         options.batch_lines,
         window_lines=4096 if exact else 1024,  # batches of one width alone need more lines to choose from
@@ -248,12 +267,20 @@ def make_windows(
     return Windows(stream, spec, charset.encode, charset.normalise, batching, change)
 
 
+def degraded(picture: Picture, generator: np.random.Generator) -> Picture:
+    """A line a little altered; what does it is imported by the first line that needs it."""
+    from data.synthesis.degrade import augment
+
+    return augment(picture, generator)
+
+
 def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any]) -> dict[str, Any]:
     """How the model is made: what goes into its file, beside what training reports."""
+    drawn = json.loads(json.dumps(synth, default=str))  # paths as text
     return {
         "command": command,
         "data": list(data),
-        "synth": synth if any(split_source(source)[0] in SYNTHETIC for source in data) else {},
+        "synth": drawn if any(split_source(source)[0] in SYNTHETIC for source in data) else {},
         "dropped": sources.dropped,
         "seed": seed,
         "validation_lines": len(sources.validation),

@@ -80,6 +80,12 @@ class TrainOptions:
     synth: SynthesisOptions = field(default_factory=SynthesisOptions)
     fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=FitOptions)
 
+    def __post_init__(self) -> None:
+        if self.init is not None and self.init_encoder is not None:
+            raise ValueError(f"--init {self.init} brings an encoder of its own; leave --init or --init-encoder out")
+        if self.init is not None and self.imagenet:
+            raise ValueError(f"--init {self.init} brings a backbone of its own; leave --init or --imagenet out")
+
 
 def main(argv: list[str]) -> int:
     """`crnn train`."""

@@ -25,8 +25,8 @@ class DistillOptions:
         data: sources, each an LMDB, a folder or zip with labels.tsv, or synth, with :weight mixed by weight; what the
             teacher was trained on where none is given.
         unlabelled: folders or zips of pictures without labels; with --ctc-weight 0.
-        charset: a UTF-8 file of characters, where the student's differ from the teacher's; its classifier is then
-            trained.
+        charset: a named one (ascii, alphanumeric, ...), a UTF-8 file of characters, or chars:..., where the student's
+            differ from the teacher's; its classifier is then trained.
         ctc_weight: w, of the CTC term beside the distance; 0 needs no labels.
         distance: l1, l2, cosine, kl; several with :weight are summed.
         distance_at: after the encoder (as published), before it, or both.
@@ -55,7 +55,7 @@ class DistillOptions:
     out: Path = Path("student.pt")
     data: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
-    charset: Path | None = None
+    charset: str | None = None
     ctc_weight: float = 0.1
     distance: tuple[str, ...] = ("l2",)
     distance_at: Literal["output", "input", "both"] = "output"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -59,18 +60,22 @@ def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
 
 
 class TeacherFeatures:
-    """What the teacher makes of lines, kept between epochs in half precision, in memory or in a file.
+    """What the teacher makes of lines, kept between epochs in half precision, in memory or in a file without a name.
 
     Lines are known by (source, index), so their pictures must be the same at every visit.
+    folder: where the file's space is taken; it is given back when the process ends, however it ends. None: in memory.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._kept: dict[tuple[int, int], tuple[int, tuple[int, int]] | Tensor] = {}
         self._file = None
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file.open("w+b")
-            file.unlink()  # the space is given back when the process ends, however it ends
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open for as long as this object
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def __contains__(self, item: tuple[int, int]) -> bool:
         return item in self._kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from crnn.ctc import best_path, spike_columns
 from crnn.fit import evaluate, fit
 from crnn.model import Crnn
 from crnn.train import (
+    SYNTHETIC,
     make_windows,
     open_sources,
     provenance,
@@ -25,11 +26,13 @@ from crnn.train import (
     start_torch,
     validator,
 )
-from data.lines import Line
+from data.lines import Line, split_source
 from data.picture import InputSpec, prepare
-from distill.cli import DistillOptions
 from distill.objective import Distillation, TeacherFeatures, parse_distances
 from distill.student import build_student, outside_bounds
+
+if TYPE_CHECKING:
+    from distill.cli import DistillOptions
 
 
 def distill(options: DistillOptions, command: str) -> Path:
@@ -37,6 +40,8 @@ def distill(options: DistillOptions, command: str) -> Path:
     distances = parse_distances(options.distance)
     teacher = load_checkpoint(options.teacher)
     refuse_overwriting(options.out, options.resume, options.overwrite)
+    if options.out.resolve() == options.teacher.resolve():
+        raise ValueError(f"--out {options.out} is the teacher itself; give the student another file")
     start_torch(options.fit)
     check_encoder(teacher, options)
     charset = choose_charset(teacher, options)
@@ -54,27 +59,33 @@ def distill(options: DistillOptions, command: str) -> Path:
         data, charset, spec, options.validation, options.validation_lines, options.drop_bad,
         synth, options.fit.seed, unlabelled,
     )  # fmt: skip
+    features = kept_features(options, data)
     objective = Distillation(
         teacher_model, distances, options.distance_at, options.ctc_weight, options.distance_reduction,
-        options.temperature, kept_features(options),
+        options.temperature, features,
     )  # fmt: skip
     exact = options.keep_features != "no"
     windows = make_windows(sources, charset, spec, options.fit, options.augment, exact)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
     made = provenance(command, data, options.fit.seed, sources, synth) | {"teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
-    progress = fit(
-        student, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset,
-        spec),
-        resume_from=resume_path(options.out), log=options.out.with_suffix(".log.csv"), resume=options.resume,
-    )  # fmt: skip
-    written = read_back(options.out, sources.validation)
+    keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
+    log = options.out.with_suffix(".log.csv")
+    try:
+        progress = fit(
+            student, windows, objective, options.fit, keep, validate, resume_path(options.out), log, options.resume
+        )
+    finally:
+        if features is not None:
+            features.close()
+    written = read_back(options.out, sources.validation, options.fit.device)
     result: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
     if sources.validation:
         labels = teacher.info.charset
         result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, spec).exact
         result["student_accuracy"] = written.info.provenance["validation_accuracy"]
-        result |= column_agreement(teacher_model, Crnn.from_checkpoint(written), sources.validation, spec)
+        if charset == labels:
+            result |= column_agreement(teacher_model, Crnn.from_checkpoint(written), sources.validation, spec)
     write_run(options.out, command, options, result)
     print(report(options.out, result))
     return options.out
@@ -92,12 +103,16 @@ def check_encoder(teacher: Checkpoint, options: DistillOptions) -> None:
 
 
 def choose_charset(teacher: Checkpoint, options: DistillOptions) -> Charset:
-    """The teacher's, or that of the file given."""
+    """The teacher's, or the one given; ValueError where nothing would teach its classifier."""
     if options.charset is None:
         return teacher.info.charset
-    if not options.charset.exists():
-        raise FileNotFoundError(f"--charset {options.charset} does not exist; give a UTF-8 file of characters")
-    return Charset.of(options.charset.read_text(encoding="utf-8").replace("\n", ""), teacher.info.charset.case)
+    charset = Charset.from_spec(options.charset, teacher.info.charset.case)
+    if charset != teacher.info.charset and not options.ctc_weight:
+        raise ValueError(
+            f"--charset {options.charset} needs a classifier of its own, which learns from CTC alone, and --ctc-weight "
+            "is 0; give a weight above 0 or keep the teacher's charset"
+        )
+    return charset
 
 
 def check_bounds(teacher: Crnn, student: Crnn, outside: str) -> None:
@@ -117,26 +132,36 @@ def recorded_data(teacher: Checkpoint, path: Path) -> tuple[str, ...]:
     if not data:
         raise ValueError(f"{path} does not say what it was trained on; give --data")
     for source in data:
-        name = source.rsplit(":", 1)[0]
-        if not name.startswith("synth") and not Path(name).exists() and not Path(source).exists():
+        name, _ = split_source(source)
+        if name not in SYNTHETIC and not Path(name).exists():
             raise FileNotFoundError(f"{path} was trained on {name}, which is no longer there; give --data")
     return tuple(data)
 
 
-def kept_features(options: DistillOptions) -> TeacherFeatures | None:
-    """Where the teacher's features are kept, if they are."""
+def kept_features(options: DistillOptions, data: tuple[str, ...]) -> TeacherFeatures | None:
+    """Where the teacher's features are kept, if they are; ValueError for drawn lines, which never come again."""
     if options.keep_features == "no":
         return None
-    return TeacherFeatures(options.out.with_suffix(".features") if options.keep_features == "disk" else None)
+    if any(split_source(source)[0] in SYNTHETIC for source in data):
+        raise ValueError(
+            f"--keep-features {options.keep_features} is for stored lines, and synth draws a line only once; "
+            "store some with crnn data make, or leave the flag out"
+        )
+    return TeacherFeatures(options.out.parent if options.keep_features == "disk" else None)
 
 
-def read_back(out: Path, validation: list[Line]) -> Checkpoint:
-    """The student as its file holds it; ValueError, and the file renamed, where it does not read as reported."""
+def read_back(out: Path, validation: list[Line], device: str) -> Checkpoint:
+    """The student as its file holds it; ValueError, and the file renamed, where it does not read as reported.
+
+    It reads on the device and in the memory format that training validated it in, so that rounding is the same.
+    """
     written = load_checkpoint(out)
     if not validation:
         return written
     reported = written.info.provenance["validation_accuracy"]
-    found = evaluate(Crnn.from_checkpoint(written), validation, written.info.charset, written.info.input_spec).exact
+    model = Crnn.from_checkpoint(written).to(device)
+    model.to(memory_format=torch.channels_last)
+    found = evaluate(model, validation, written.info.charset, written.info.input_spec).exact
     if found != reported:
         refused = out.with_suffix(".refused.pt")
         out.rename(refused)
@@ -153,16 +178,15 @@ def column_agreement(teacher: Crnn, student: Crnn, lines: list[Line], spec: Inpu
 
     spikes_agree: share of the teacher's spikes (the most probable column of each character) at which the student
     has a spike of the same class in the same column; spikes_agree_within_1: at most one column away;
-    columns_agree: share of all columns with the same most probable class.
+    columns_agree: share of all columns with the same most probable class. Empty where the teacher shows no spike.
     """
+    teacher = teacher.cpu()  # where training left it
     spikes = exact = near = columns = same = 0
     for line in lines:
         picture = torch.from_numpy(prepare(line.picture, spec))[None]
         probs = [model(picture).log_probs.numpy() for model in (teacher, student)]
         classes = [best_path(p)[0] for p in probs]
         at = [spike_columns(p)[0] for p in probs]
-        if probs[0].shape != probs[1].shape:
-            return {}
         columns += len(classes[0])
         same += int((classes[0] == classes[1]).sum())
         for t in np.flatnonzero(at[0]):

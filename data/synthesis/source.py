@@ -33,16 +33,18 @@ _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 class SynthesisOptions:
     """What synthetic lines say and look like.
 
-    characters: only these occur in texts.
-    shortest, longest: characters of a text.
-    fonts: the side of the split of font families that is drawn with.
-    words: the side of the split of the word list.
-    strength: of the degradations; 0 none, 1 as hard as real pictures, at most 2.
-    easy: a start stage: dark on light, mild, at most five characters, plain fonts.
-    looks: weights of scene text, documents, receipts and 1-bit scans.
-    phrases: share of texts made of several words, where the space is among the characters.
-    corpus: a UTF-8 file of texts, one a line, used for half of the lines.
-    font_folders: take fonts from these folders only; empty: every font of the system.
+    Attributes:
+        characters: only these occur in texts; where a recogniser is trained, its charset takes their place.
+        shortest: least characters of a text.
+        longest: most characters of a text.
+        fonts: the side of the split of font families that is drawn with.
+        words: the side of the split of the word list.
+        strength: of the degradations; 0 none, 1 as hard as real pictures, at most 2.
+        easy: a start stage: dark on light, mild, at most five characters, plain fonts.
+        looks: weights of scene text, documents, receipts and 1-bit scans.
+        phrases: share of texts made of several words, where the space is among the characters.
+        corpus: a UTF-8 file of texts, one a line, used for half of the lines.
+        font_folders: take fonts from these folders only; empty: every font of the system.
     """
 
     characters: str = PRINTABLE

@@ -1,0 +1,172 @@
+"""A whole distillation: what is frozen stays frozen, what is written reads back, what cannot work is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from crnn.checkpoint import load_checkpoint, save_checkpoint
+from crnn.commands import FitOptions
+from crnn.model import Crnn
+from crnn.score import Score
+from data.lmdb_lines import Entry, write_lmdb
+from distill import run as run_module
+from distill.cli import DistillOptions
+from distill.run import column_agreement, distill
+
+FIT = FitOptions(until=("4",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=2, save_every=2)
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """An LMDB of drawn digits."""
+
+    def entries() -> list[Entry]:
+        made = []
+        for i in range(24):
+            text = str(1000 + 37 * i)
+            picture = np.full((32, 80, 3), 255, np.uint8)
+            cv2.putText(picture, text, (4, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 2)
+            made.append(Entry(cv2.imencode(".png", picture)[1].tobytes(), text, f"line {i}", None))
+        return made
+
+    write_lmdb(tmp_path / "digits.lmdb", entries())
+    return tmp_path / "digits.lmdb"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, lines: Path, random_checkpoint: Callable[..., Path]) -> Path:
+    """A teacher with random weights that says it was trained on the lines."""
+    made = load_checkpoint(random_checkpoint("resnet50"))
+    save_checkpoint(tmp_path / "teacher.pt", made.with_provenance(data=[str(lines)]))
+    return tmp_path / "teacher.pt"
+
+
+def options(teacher: Path, **changes: Any) -> DistillOptions:
+    made = DistillOptions(teacher, out=teacher.with_name("student.pt"), fit=FIT, validation="0.25", drop_bad=True)
+    return replace(made, outside_size_bounds="allow", **changes)
+
+
+def test_encoder_and_classifier_are_the_teachers_bit_for_bit_after_training(teacher: Path) -> None:
+    before = load_checkpoint(teacher).weights
+    after = load_checkpoint(distill(options(teacher), "distill")).weights
+    shared = [name for name in before if name.startswith(("encoder.", "classifier."))]
+    assert shared
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+
+
+def test_the_teachers_file_is_not_touched(teacher: Path) -> None:
+    before = teacher.read_bytes()
+    distill(options(teacher), "distill")
+    assert teacher.read_bytes() == before
+
+
+def test_teacher_and_data_and_widths_come_from_the_teachers_file(teacher: Path, lines: Path) -> None:
+    student = load_checkpoint(distill(options(teacher), "distill"))
+    taught = load_checkpoint(teacher)
+    assert student.info.sizes == replace(taught.info.sizes, backbone="resnet18")
+    assert student.info.charset == taught.info.charset
+    assert student.info.provenance["data"] == [str(lines)]
+
+
+def test_data_that_is_no_longer_there_is_named_and_nothing_else_is_used(teacher: Path, lines: Path) -> None:
+    lines.rename(lines.with_name("moved.lmdb"))
+    with pytest.raises(FileNotFoundError, match=r"digits\.lmdb, which is no longer there; give --data"):
+        distill(options(teacher), "distill")
+    assert not teacher.with_name("student.pt").exists()
+
+
+def test_a_teacher_with_another_encoder_than_asked_is_refused(teacher: Path) -> None:
+    have = load_checkpoint(teacher).info.sizes.hidden
+    with pytest.raises(ValueError, match=f"--hidden asks for 999 .* has {have}"):
+        distill(options(teacher, hidden=999), "distill")
+
+
+def test_a_student_can_teach_a_smaller_one(teacher: Path) -> None:
+    student = distill(options(teacher), "distill")
+    smaller = options(student, out=student.with_name("smaller.pt"), student_backbone="mobilenet_v3_small")
+    assert load_checkpoint(distill(smaller, "distill")).info.sizes.backbone == "mobilenet_v3_small"
+
+
+def test_pictures_without_labels_are_enough(teacher: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for i in range(6):
+        cv2.imwrite(str(crops / f"{i}.png"), np.full((32, 64, 3), 40 * i, np.uint8))
+    made = distill(options(teacher, unlabelled=(str(crops),), ctc_weight=0.0, validation="0"), "distill")
+    assert load_checkpoint(made).info.provenance["data"] == [str(crops)]
+
+
+def test_unlabelled_pictures_with_a_ctc_term_are_refused(teacher: Path) -> None:
+    with pytest.raises(ValueError, match="--ctc-weight 0"):
+        options(teacher, unlabelled=("crops",))
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_kept_teacher_features_give_the_same_student_as_asking_the_teacher_every_time(
+    teacher: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "make_windows", exact_windows(run_module.make_windows))
+    fit = replace(FIT, until=("12",), precision="fp32")
+    asked = load_checkpoint(distill(options(teacher, fit=fit), "distill"))
+    kept_out = teacher.with_name("kept.pt")
+    kept = load_checkpoint(distill(options(teacher, fit=fit, keep_features=where, out=kept_out), "distill"))
+    for name, weight in asked.weights.items():
+        assert torch.allclose(weight, kept.weights[name], atol=2e-2), name
+    assert not list(teacher.parent.glob("*.features"))
+
+
+def exact_windows(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(sources: Any, charset: Any, spec: Any, fit: Any, augment: bool, exact: bool) -> Any:
+        return make(sources, charset, spec, fit, augment, True)
+
+    return made
+
+
+def test_a_student_that_does_not_read_as_reported_is_refused_and_renamed(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "evaluate", lambda *_: Score(lines=4, right=3))
+    with pytest.raises(ValueError, match=r"reads 75.00% .* training reported"):
+        distill(options(teacher), "distill")
+    assert not teacher.with_name("student.pt").exists()
+    assert teacher.with_name("student.refused.pt").exists()
+
+
+def test_outside_the_size_bounds_it_warns_with_the_numbers(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    distill(replace(options(teacher, student_width=4.0), outside_size_bounds="warn"), "distill")
+    assert "parameters and the teacher" in capsys.readouterr().err
+
+
+def test_outside_the_size_bounds_it_can_refuse(teacher: Path) -> None:
+    with pytest.raises(ValueError, match="choose another --student-backbone or --student-width"):
+        distill(replace(options(teacher, student_width=4.0), outside_size_bounds="refuse"), "distill")
+
+
+def test_a_new_charset_gets_a_trained_classifier_that_keeps_shared_rows(teacher: Path, tmp_path: Path) -> None:
+    taught = load_checkpoint(teacher)
+    (tmp_path / "more.txt").write_text(taught.info.charset.characters + "€", encoding="utf-8")
+    fit = replace(FIT, learning_rate=1e-9)
+    student = load_checkpoint(distill(options(teacher, charset=tmp_path / "more.txt", fit=fit), "distill"))
+    at = student.info.charset.characters.index("1") + 1
+    was = taught.info.charset.characters.index("1") + 1
+    assert student.info.charset.classes == taught.info.charset.classes + 1
+    assert torch.allclose(student.weights["classifier.weight"][at], taught.weights["classifier.weight"][was], atol=1e-5)
+
+
+def test_the_run_file_says_how_well_the_columns_agree(teacher: Path) -> None:
+    checkpoint = load_checkpoint(teacher)
+    model = Crnn.from_checkpoint(checkpoint)
+    from data.lines import open_lines
+
+    some = [open_lines(checkpoint.info.provenance["data"][0])[i] for i in range(4)]
+    agreement = column_agreement(model, model, some, checkpoint.info.input_spec)
+    assert agreement.get("columns_agree", 1.0) == 1.0
+    assert agreement.get("spikes_agree", 1.0) == 1.0
