@@ -78,7 +78,9 @@ def distance_arms(options: ArmsOptions, folder: Path) -> dict[str, tuple[str, st
             "L2 before and after, no labels (w = 0)", "distill.cli",
             [*taught, "--distance-at", "both", "--ctc-weight", "0"],
         ),
-        "scratch": ("from scratch, plain CTC", "crnn", ["train", *data, *SMALL, "--column-weight", "0", "--no-augment"]),
+        "scratch": (
+            "from scratch, plain CTC", "crnn", ["train", *data, *SMALL, "--column-weight", "0", "--no-augment"],
+        ),
         "scratch-columns": (
             "from scratch, column-aligned loss fading", "crnn",
             ["train", *data, *SMALL, "--column-steps", str(options.steps // 2), "--no-augment"],

@@ -168,8 +168,8 @@ def full_width() -> str:
         return NOT_RUN
     counts = results["parameters"]
     return (
-        f"Teacher {counts['teacher'] / 1e6:.1f} M parameters, student {counts['student'] / 1e6:.1f} M; mean loss of the "
-        f"first 20 steps {results['first_loss']:.2f}, of the last 20 {results['last_loss']:.2f} "
+        f"Teacher {counts['teacher'] / 1e6:.1f} M parameters, student {counts['student'] / 1e6:.1f} M; mean loss of "
+        f"the first 20 steps {results['first_loss']:.2f}, of the last 20 {results['last_loss']:.2f} "
         f"({results['ratio']:.2f} of it).\n" + origin(results)
     )
 

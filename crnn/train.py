@@ -188,7 +188,7 @@ def open_sources(
     lines = [line for line in _draw(held, validation_lines) if line.text is not None]
     if not lines and share != 0:
         print(
-            f"warning: --validation {validation} leaves no labelled line to validate on, so no accuracy is known and the "
+            f"warning: --validation {validation} leaves no labelled line to validate on: no accuracy is known, and the "
             "last weights are kept; give a larger share, or a source",
             file=sys.stderr,
         )

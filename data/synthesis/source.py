@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.lines import Line, Picture
+from data.lines import Line, Picture, split_source
 from data.synthesis import looks
 from data.synthesis.degrade import moved_columns, photometric
 from data.synthesis.fonts import Font, FontSet, find_fonts
 from data.synthesis.geometry import Alpha, Frame, Looseness, bent, frame_around
 from data.synthesis.render import EM, Mask, draw
-from data.synthesis.texts import PRINTABLE, TextMaker, TextOptions, WordSet
+from data.synthesis.texts import DEFAULT_KINDS, PRINTABLE, TextMaker, TextOptions, WordSet
 
 LONGEST = 250
 """Longer texts would not fit the columns of the widest picture that a model takes."""
@@ -43,6 +43,8 @@ class SynthesisOptions:
         easy: a start stage: dark on light, mild, at most five characters, plain fonts.
         looks: weights of scene text, documents, receipts and 1-bit scans.
         phrases: share of texts made of several words, where the space is among the characters.
+        kinds: what texts are, each with :weight: word, number, price, date, time, code, random, address, label; empty:
+            the mix of TextOptions.
         corpus: a UTF-8 file of texts, one a line, used for half of the lines.
         font_folders: take fonts from these folders only; empty: every font of the system.
     """
@@ -56,6 +58,7 @@ class SynthesisOptions:
     easy: bool = False
     looks: tuple[float, float, float, float] = (0.66, 0.15, 0.14, 0.05)
     phrases: float = 0.1
+    kinds: tuple[str, ...] = ()
     corpus: Path | None = None
     font_folders: tuple[Path, ...] = ()
 
@@ -109,6 +112,7 @@ class SynthesisSource:
                 words=options.words,
                 phrases=0.0 if options.easy else options.phrases,
                 corpus=options.corpus,
+                kinds=tuple(map(split_source, options.kinds)) or DEFAULT_KINDS,
             )
         )
         self.fonts = find_fonts(options.font_folders or None, options.fonts)

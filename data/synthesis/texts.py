@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,13 @@ PRINTABLE = "".join(chr(code) for code in range(33, 127)) + " "
 _TRIES = 40
 
 
+DEFAULT_KINDS = (
+    ("word", 0.60), ("number", 0.10), ("price", 0.05), ("date", 0.04), ("time", 0.02), ("code", 0.05),
+    ("random", 0.07), ("address", 0.03), ("label", 0.04),
+)  # fmt: skip
+"""What texts are, with weights: about what signs, print and receipts hold, and some that no language helps with."""
+
+
 @dataclass(frozen=True)
 class TextOptions:
     """Which texts are drawn.
@@ -30,6 +37,7 @@ class TextOptions:
     words: the side of the word list: words of training never occur in held-out texts, nor the other way round.
     phrases: share of texts made of several words, where the space is among the characters.
     corpus: a UTF-8 file, one text a line, used for half of the texts; lines that do not fit the above are left out.
+    kinds: see DEFAULT_KINDS.
     """
 
     characters: str = PRINTABLE
@@ -38,12 +46,7 @@ class TextOptions:
     words: WordSet = "training"
     phrases: float = 0.1
     corpus: Path | None = None
-    kinds: tuple[tuple[str, float], ...] = field(
-        default=(
-            ("word", 0.60), ("number", 0.10), ("price", 0.05), ("date", 0.04), ("time", 0.02), ("code", 0.05),
-            ("random", 0.07), ("address", 0.03), ("label", 0.04),
-        )
-    )  # fmt: skip
+    kinds: tuple[tuple[str, float], ...] = DEFAULT_KINDS
 
 
 def held_out_word(word: str) -> bool:

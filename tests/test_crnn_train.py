@@ -1,0 +1,248 @@
+"""What a training run is made of: sources that are checked first, the charset, the network, the model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+from crnn import train as train_module
+from crnn.charset import Charset
+from crnn.checkpoint import load_checkpoint
+from crnn.commands import FitOptions
+from crnn.train import Sources, build_model, choose_charset, make_windows, open_sources, synthetic, train
+from crnn.train_cli import TrainOptions
+from data.folder_lines import FolderLines
+from data.importers.tsv import parse_labels, tsv_entries
+from data.lines import Picture
+from data.lmdb_lines import write_lmdb
+from data.picture import InputSpec
+from data.picture_files import PictureFiles
+
+ASCII = Charset.named("ascii")
+
+
+def tiny(out: Path, data: Sequence[Path | str], **changes: Any) -> TrainOptions:
+    """A run of two steps on stored lines."""
+    fit = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, precision="fp32")
+    chosen: dict[str, Any] = {
+        "data": tuple(map(str, data)), "backbone": "resnet18", "width": 0.125, "features": 32, "hidden": 8,
+        "layers": 1, "validation": "0", "column_weight": 0.0, "fit": fit,
+    }  # fmt: skip
+    return TrainOptions(out=out, **(chosen | changes))
+
+
+def sources_of(data: Sequence[Path | str], charset: Charset = ASCII, **changes: Any) -> Sources:
+    chosen: dict[str, Any] = {"validation": "0", "validation_lines": 100, "drop": False, "synth": {}, "seed": 0}
+    return open_sources(tuple(map(str, data)), charset, InputSpec(), **(chosen | changes))
+
+
+@pytest.fixture
+def with_a_long_label(labelled_folder: Path, draw_word: Callable[[str], Picture]) -> Path:
+    """The four words, and one whose picture is too narrow for its label."""
+    cv2.imwrite(str(labelled_folder / "images/narrow.png"), draw_word("ab"))
+    with (labelled_folder / "labels.tsv").open("a") as labels:
+        labels.write("images/narrow.png\tbookkeepers\n")
+    return labelled_folder
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that gets as far as the loop has failed."""
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("training has started")
+
+    monkeypatch.setattr(train_module, "fit", started)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_line_with_too_few_columns_is_named_before_training_starts(tmp_path: Path, with_a_long_label: Path) -> None:
+    with pytest.raises(ValueError, match=r"narrow\.png: the label 'bookkeepers' needs 14 columns and the picture of"):
+        train(tiny(tmp_path / "m.pt", [with_a_long_label]), "crnn train")
+    assert not (tmp_path / "m.pt").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_label_that_the_charset_does_not_cover_is_named_before_training_starts(
+    tmp_path: Path, labelled_folder: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"images/000001\.png: the label '2\.50' holds '\.025', which the charset"):
+        train(tiny(tmp_path / "m.pt", [labelled_folder], charset="chars:Miltobk Ta"), "crnn train")
+
+
+def test_lines_that_are_dropped_are_counted_in_the_model_file(tmp_path: Path, with_a_long_label: Path) -> None:
+    options = tiny(tmp_path / "m.pt", [with_a_long_label], charset="chars:MilkTotabeprs", drop_bad=True)
+    train(options, "crnn train")
+    provenance = load_checkpoint(tmp_path / "m.pt").info.provenance
+    assert provenance["dropped"] == {str(with_a_long_label): {"outside the charset": 1, "too few columns": 1}}
+
+
+def test_case_lower_trains_lower_case(tmp_path: Path, labelled_folder: Path) -> None:
+    train(tiny(tmp_path / "m.pt", [labelled_folder], case="lower"), "crnn train")
+    charset = load_checkpoint(tmp_path / "m.pt").info.charset
+    assert charset.case == "lower"
+    assert not set("MT") & set(charset.characters)
+    windows = make_windows(sources_of([labelled_folder], charset), charset, InputSpec(), FitOptions(), augment=False)
+    assert {text for batch in windows[0] for text in batch.texts} == {"milk", "2.50", "total", "book"}
+
+
+def test_a_lower_case_label_that_needs_a_column_more_is_checked_as_such(labelled_folder: Path) -> None:
+    (labelled_folder / "labels.tsv").write_text("images/000000.png\t" + "Aa" * 6 + "\n")  # 12 or 23 columns
+    with pytest.raises(ValueError, match="needs 23 columns"):
+        sources_of([labelled_folder], Charset.of("a", "lower"))
+    sources_of([labelled_folder], Charset.of("Aa"))
+
+
+def test_synthetic_lines_of_a_lower_case_charset_are_drawn_in_both_cases_and_labelled_in_one() -> None:
+    charset = Charset.named("alphanumeric", "lower")
+    source, _ = synthetic({"shortest": 4}, charset, True, 0)
+    texts = "".join(source[i].text or "" for i in range(40))
+    assert any(c.isupper() for c in texts)
+    assert any(c.islower() for c in texts)
+    assert charset.missing(texts) == ""
+
+
+def test_synthetic_lines_of_a_charset_that_keeps_case_are_drawn_with_its_characters_alone() -> None:
+    source, _ = synthetic({}, Charset.of("abc"), True, 0)
+    assert set("".join(source[i].text or "" for i in range(20))) <= set("abc")
+
+
+@pytest.mark.parametrize("characters", ["aß", "aµ", "aÿ"])
+def test_nothing_is_drawn_that_a_lower_case_charset_cannot_label(characters: str) -> None:
+    charset = Charset.of(characters, "lower")  # the S of the upper ß, and the upper µ, whose lower is another letter
+    source, unseen = synthetic({}, charset, True, 0)
+    for lines in (source, unseen):
+        assert [charset.missing(lines[i].text or "") for i in range(20)] == [""] * 20
+
+
+def test_synthetic_validation_lines_have_fonts_and_a_seed_of_their_own() -> None:
+    source, unseen = synthetic({}, ASCII, True, 0)
+    fonts = [{font.path for font in lines.fonts} for lines in (source, unseen)]  # type: ignore[attr-defined]
+    assert not fonts[0] & fonts[1]
+    assert len(sources_of(["synth-easy"], validation_lines=7).validation) == 7
+
+
+def test_the_same_lines_are_held_out_of_a_folder_and_of_the_lmdb_made_of_it(
+    tmp_path: Path, labelled_folder: Path
+) -> None:
+    files = PictureFiles(labelled_folder)
+    write_lmdb(tmp_path / "w.lmdb", tsv_entries(files, parse_labels(files.read("labels.tsv"), "labels")))
+    held = [
+        {line.text for line in sources_of([place], validation="0.5").validation}
+        for place in (labelled_folder, tmp_path / "w.lmdb")
+    ]
+    assert held[0] == held[1]
+    assert 0 < len(held[0]) < 4
+
+
+def test_no_line_is_both_learnt_and_held_out(labelled_folder: Path) -> None:
+    sources = sources_of([labelled_folder], validation="0.5")
+    assert not set(sources.training[0].texts()) & {line.text for line in sources.validation}
+    assert len(sources.training[0]) + len(sources.validation) == 4
+
+
+def test_validation_may_be_a_source_of_its_own(labelled_folder: Path) -> None:
+    sources = sources_of([labelled_folder], validation=str(labelled_folder), validation_lines=3)
+    assert len(sources.training[0]) == 4
+    assert [line.text for line in sources.validation] == ["Milk", "2.50", "Total"]
+
+
+def test_a_share_that_leaves_nothing_to_learn_from_is_refused(labelled_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"--validation 0\.9999 holds out every line of .*words; give a smaller share"):
+        sources_of([labelled_folder], validation="0.9999")
+    for share in ("1", "-0.1", "nan"):
+        with pytest.raises(ValueError, match=f"--validation is {share}; give a share"):
+            sources_of([labelled_folder], validation=share)
+
+
+def test_weights_come_from_the_sources_as_they_are_written(labelled_folder: Path) -> None:
+    sources = sources_of([f"{labelled_folder}:3", "synth-easy:0.5"])
+    assert sources.weights == (3.0, 0.5)
+
+
+def test_the_charset_is_ascii_or_what_is_asked_for_or_that_of_the_labels(labelled_folder: Path) -> None:
+    def chosen(**changes: Any) -> Charset:
+        return choose_charset(tiny(Path("m.pt"), [labelled_folder, "synth"], **changes), None)
+
+    assert chosen() == ASCII
+    assert chosen(charset="digits") == Charset.named("digits")
+    assert chosen(charset="data").characters == ".025MTabiklot"
+    assert chosen(charset="data", case="upper").characters == ".025ABIKLMOT"
+
+
+def test_the_labels_of_a_stored_source_called_synth_something_count_too(labelled_folder: Path) -> None:
+    stored = labelled_folder.rename(labelled_folder.with_name("synth-words"))
+    options = tiny(Path("m.pt"), [stored.name], charset="data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(stored.parent)
+        assert choose_charset(options, None).characters == ".025MTabiklot"
+
+
+def test_a_start_brings_its_charset_and_case_unless_another_is_asked_for(
+    random_checkpoint: Callable[..., Path], labelled_folder: Path
+) -> None:
+    start = load_checkpoint(random_checkpoint(charset=Charset.of("abc", "lower")))
+
+    def chosen(**changes: Any) -> Charset:
+        return choose_charset(tiny(Path("m.pt"), [labelled_folder], **changes), start)
+
+    assert chosen() == Charset.of("abc", "lower")
+    assert chosen(case="upper") == Charset.of("ABC", "upper")
+    assert chosen(charset="digits") == Charset.of("0123456789", "lower")
+
+
+def test_a_network_for_more_characters_starts_from_what_is_known_of_the_shared_ones(
+    random_checkpoint: Callable[..., Path],
+) -> None:
+    start = load_checkpoint(random_checkpoint(charset=Charset.of("ac")))
+    charset = Charset.of("abc")
+    model = build_model(tiny(Path("m.pt"), []), charset, start, None)
+    assert model.sizes == replace(start.info.sizes, classes=4)
+    assert torch.equal(model.classifier.weight[[0, 1, 3]], start.weights["classifier.weight"])
+    for name, value in model.state_dict().items():
+        assert name.startswith("classifier.") or torch.equal(value, start.weights[name])
+
+
+def test_a_new_backbone_before_a_known_encoder_keeps_the_encoders_sizes(
+    random_checkpoint: Callable[..., Path],
+) -> None:
+    known = load_checkpoint(random_checkpoint(hidden=12, layers=3, linear=20))
+    model = build_model(tiny(Path("m.pt"), [], backbone="mobilenet_v3_small"), ASCII, None, known)
+    assert model.sizes == replace(known.info.sizes, backbone="mobilenet_v3_small")
+    weights = model.state_dict()
+    shared = [name for name in weights if name.startswith(("encoder.", "classifier."))]
+    assert all(torch.equal(weights[name], known.weights[name]) for name in shared)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_least_width_that_does_not_fit_the_columns_is_refused(tmp_path: Path, labelled_folder: Path) -> None:
+    with pytest.raises(ValueError, match="widths from 30 to 2048 pixels do not fit; give multiples of 8"):
+        train(tiny(tmp_path / "m.pt", [labelled_folder], min_width=30), "crnn train")
+
+
+def test_unaltered_lines_are_batched_as_they_lie(labelled_folder: Path) -> None:
+    windows = make_windows(sources_of([labelled_folder]), ASCII, InputSpec(), FitOptions(), augment=True, exact=True)
+    assert windows.augment is None
+    assert windows.batching.exact
+
+
+def test_a_device_that_is_not_there_is_refused_and_not_replaced(
+    tmp_path: Path, labelled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = tiny(tmp_path / "m.pt", [labelled_folder])
+    with pytest.raises(ValueError, match="--device is cuda:1 and torch finds no CUDA device"):
+        train(replace(options, fit=replace(options.fit, device="cuda:1")), "crnn train")
+
+
+def test_a_broken_picture_is_named_before_training_starts(tmp_path: Path, labelled_folder: Path) -> None:
+    (labelled_folder / "images/000002.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"images/000002\.png does not begin like a picture"):
+        train(tiny(tmp_path / "m.pt", [labelled_folder]), "crnn train")
+    assert len(FolderLines(labelled_folder)) == 4
