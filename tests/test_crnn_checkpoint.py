@@ -18,8 +18,15 @@ import torch
 
 from crnn.charset import Charset
 from crnn.checkpoint import (
-    Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, load_tensors, save_checkpoint, save_tensors, write_atomically,
-)  # fmt: skip
+    Checkpoint,
+    CrnnSizes,
+    ModelInfo,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    write_atomically,
+)
 from data.picture import InputSpec
 
 INFO = ModelInfo(

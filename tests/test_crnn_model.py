@@ -85,7 +85,8 @@ def sensitive(backbone: str, pictures: torch.Tensor, classes: int) -> Crnn:
         if isinstance(module, torch.nn.LSTM):
             for weights in module.parameters():
                 torch.nn.init.normal_(weights, 0, 0.2)
-    torch.nn.init.normal_(model.classifier.weight, 0, 0.2)
+    torch.nn.init.normal_(model.classifier.weight, 0, 0.35)
+    torch.nn.init.zeros_(model.classifier.bias)
     with torch.no_grad():
         model(pictures)
     return model.eval()

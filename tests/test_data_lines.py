@@ -13,8 +13,16 @@ import pytest
 from data.folder_lines import FolderLines
 from data.importers.tsv import parse_labels, tsv_entries
 from data.lines import (
-    Picture, StoredLines, Subset, fitting_lines, hold_out, is_held_out, open_lines, required_columns, split_source,
-)  # fmt: skip
+    Picture,
+    StoredLines,
+    Subset,
+    fitting_lines,
+    hold_out,
+    is_held_out,
+    open_lines,
+    required_columns,
+    split_source,
+)
 from data.lmdb_lines import Entry, LmdbLines, write_lmdb
 from data.picture_files import PictureFiles
 

@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 
 from data.lines import Picture
 from data.picture import (
-    InputSpec, decode_picture, natural_width, picture_size, prepare, resize, scale, to_rgb, with_margins,
-)  # fmt: skip
+    InputSpec,
+    decode_picture,
+    natural_width,
+    picture_size,
+    prepare,
+    resize,
+    scale,
+    to_rgb,
+    with_margins,
+)
 
 
 def png(pixels: NDArray[Any]) -> bytes:
@@ -78,7 +86,7 @@ def test_a_spec_that_no_picture_can_be_brought_to_is_refused(fields: dict[str, A
 def test_a_spec_comes_back_from_json_and_unknown_fields_are_refused() -> None:
     spec = InputSpec(channels=1, narrow="margins", turn_above=1.5, min_width=64)
     assert InputSpec.from_json(spec.to_json()) == spec
-    with pytest.raises(ValueError, match="does not fit this version: .*gamma"):
+    with pytest.raises(ValueError, match=r"does not fit this version: .*gamma"):
         InputSpec.from_json(spec.to_json() | {"gamma": 2})
 
 

@@ -154,7 +154,7 @@ def test_a_new_charset_gets_a_trained_classifier_that_keeps_shared_rows(teacher:
     taught = load_checkpoint(teacher)
     (tmp_path / "more.txt").write_text(taught.info.charset.characters + "€", encoding="utf-8")
     fit = replace(FIT, learning_rate=1e-9)
-    student = load_checkpoint(distill(options(teacher, charset=tmp_path / "more.txt", fit=fit), "distill"))
+    student = load_checkpoint(distill(options(teacher, charset=str(tmp_path / "more.txt"), fit=fit), "distill"))
     at = student.info.charset.characters.index("1") + 1
     was = taught.info.charset.characters.index("1") + 1
     assert student.info.charset.classes == taught.info.charset.classes + 1
