@@ -14,22 +14,31 @@ from typing import Any
 
 from benchmarks.bench import machine
 from crnn.checkpoint import write_atomically
+from crnn.commands import run_path
 
 
 def run_stage(result: Path, module: str, arguments: list[str]) -> None:
-    """Runs `python -m module arguments` unless result is there; a training run that was interrupted is resumed.
+    """Runs `python -m module arguments` unless result is there and whole; an interrupted training run is resumed.
 
     Raises CalledProcessError where the command fails; its own sentence is on stderr by then.
     """
-    if result.exists() and not result.with_suffix(".resume.pt").exists():
+    if result.exists() and finished(result):
         print(f"-- {result} is there already", flush=True)
         return
-    resume = ["--resume"] if result.with_suffix(".resume.pt").exists() else []
+    resume = []
+    if result.suffix == ".pt":
+        resume = ["--resume"] if result.with_suffix(".resume.pt").exists() else ["--overwrite"]
     shown = shlex.join([module.removesuffix(".cli"), *arguments, *resume])
     print(f"-- {shown}", flush=True)
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=True, env=os.environ)
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def finished(result: Path) -> bool:
+    """Whether the run that makes result came to its end; what leaves no run file is written in one piece."""
+    path = run_path(result)
+    return not path.exists() or json.loads(path.read_text())["result"] is not None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -178,17 +178,30 @@ def rate(step: int, options: FitOptions) -> float:
 
 
 def run_path(out: Path) -> Path:
-    """Where the run that makes out keeps its options and its result."""
-    return out.with_suffix(".run.json")
+    """Where the run that makes out keeps options and result: t.run.json for t.pt, x.lmdb.run.json for x.lmdb."""
+    return out.with_suffix(".run.json") if out.suffix == ".pt" else out.with_name(out.name + ".run.json")
 
 
-def write_run(out: Path, command: str, options: Any, result: dict[str, Any]) -> None:
-    """Writes command, resolved options and result beside out; --options FILE runs it again."""
+def write_run(out: Path, command: str, options: Any, result: dict[str, Any] | None = None) -> None:
+    """Writes command, resolved options and result beside out; --options FILE runs it again.
+
+    A training run writes it at its start too, without a result.
+    """
     from crnn.checkpoint import write_atomically
 
     content = {"command": command, "options": dataclasses.asdict(options), "result": result}
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n"
     write_atomically(run_path(out), lambda file: file.write(text.encode()) and None)
+
+
+def same_run(options: Any) -> str:
+    """The options that a resumed run must share with the interrupted one, as JSON, one a line."""
+    fields = dataclasses.asdict(options)
+    for name in ("resume", "overwrite"):
+        fields.pop(name)
+    for name in ("workers", "threads", "device", "save_every", "log"):
+        fields["fit"].pop(name)
+    return json.dumps(fields, indent=1, default=str, ensure_ascii=False, sort_keys=True)
 
 
 def parse_options(kind: type[Options], argv: list[str], prog: str, description: str) -> Options:

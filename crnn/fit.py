@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -32,14 +32,17 @@ from data.picture import InputSpec, natural_width, prepare
 # (deep ones train 15 % slower then).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
+FROZEN_TEACHER = "objective.teacher."
+"""Prefix of what a distillation's teacher holds; it comes from its own file."""
+
 LOG_EVERY = 20
 """Steps that one record of the log averages over."""
 
 
 class Save(Protocol):
-    """Writes the model file; called with the weights to keep and what training reported of them."""
+    """Writes a model file; called with weights, what training reported of them, and whether they are the last."""
 
-    def __call__(self, model: Crnn, reported: dict[str, Any]) -> None: ...
+    def __call__(self, model: Crnn, reported: dict[str, Any], last: bool = False) -> None: ...
 
 
 @dataclass
@@ -80,15 +83,16 @@ def fit(
     validate: Callable[[Crnn], Score] | None,
     resume_from: Path,
     log: Path,
+    run: str = "",
     resume: bool = False,
-    quiet: bool = False,
 ) -> Progress:
-    """Trains until options.until; the best weights by validation accuracy (else the last) go to save.
+    """Trains until options.until; the best weights by validation accuracy and the last ones go to save.
 
     resume_from: the resume state: optimiser, position in the data, random states; written every save_every steps.
     With resume the run goes on from it with the same losses, bit for bit, as if it had never stopped (one process,
-    same machine and thread count). Parameters with requires_grad False are left out of
-    the optimiser. Raises ValueError with step, terms and keys at a loss that is not finite.
+    same machine and thread count). run: what must be the same then, in words; it is kept in the state and compared.
+    Parameters with requires_grad False are left out of the optimiser.
+    Raises ValueError with step, terms and keys at a loss that is not finite.
     """
     accelerator = Accelerator(
         cpu=options.device == "cpu",
@@ -99,9 +103,10 @@ def fit(
     step_module.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(step_module, options.weight_decay), lr=options.learning_rate)
     average = _average(model, options.ema)
-    progress = _load_state(resume_from, step_module, optimiser, average, accelerator) if resume else Progress()
+    state = _State(resume_from, run, step_module, optimiser, average)
+    progress = state.load(accelerator.num_processes) if resume else Progress()
     wrapped = accelerator.prepare_model(step_module) if accelerator.num_processes > 1 else step_module
-    rank, processes = accelerator.process_index, accelerator.num_processes
+    rank, processes, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     window, number = progress.positions[rank] if progress.positions else (rank, 0)
     batches = iterate(windows, options.workers, window, number, processes)
     kept = model if average is None else cast(Crnn, average.module)
@@ -111,36 +116,49 @@ def fit(
     if not resume:
         resume_from.unlink(missing_ok=True)  # of a run that this one replaces
     wrapped.train()
-    with _ProgressBar(until.steps, quiet or not accelerator.is_main_process) as show:
-        while not until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy):
+    ended = False
+    with _ProgressBar(until.steps, hidden=not main) as show:
+        while not ended:
             started = time.perf_counter()
             learning_rate = options.learning_rate * rate(progress.step, options)
+            loss = 0.0
             for _ in range(options.accumulate):
                 window, number, batch = next(batches)
                 terms, blanks = wrapped(on_device(batch, windows.spec, device), progress.step)
                 _refuse_not_finite(terms, progress.step, batch)
                 accelerator.backward(terms["loss"] / options.accumulate)
+                loss += float(terms["loss"].detach()) / options.accumulate
                 _add(progress, terms, blanks, len(batch) * processes, options.accumulate)
             _update(optimiser, learning_rate, options.clip, progress, batch)
             if average is not None:
                 average.update_parameters(model)
             progress.step += 1
+            progress.losses = [*progress.losses[-99:], loss]
             progress.seconds += time.perf_counter() - started
             show(progress, float(blanks))
-            ended = until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy)
+            ended = _agreed(until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy))
             if validate is not None and (progress.step % options.validate_every == 0 or ended):
-                _validate(kept, validate, save, progress, accelerator.is_main_process)
-                ended = until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy)
+                _validate(kept, validate, save, progress, main)
+                ended = _agreed(until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy))
             if progress.step % LOG_EVERY == 0 or "accuracy" in progress.sums or ended:
                 _record(progress, learning_rate, write_log)
             if progress.step % options.save_every == 0 and not ended:
                 progress.positions = gather_object([(window, number + 1)])
-                if accelerator.is_main_process:
-                    _save_state(resume_from, step_module, optimiser, average, progress)
-    if validate is None and accelerator.is_main_process:
-        save(kept, _reported(progress))
+                if main:
+                    state.save(progress)
+    if main:
+        save(kept, _reported(progress), last=True)
+        if validate is None:
+            save(kept, _reported(progress))
     resume_from.unlink(missing_ok=True)
     return progress
+
+
+def _agreed(ended: bool) -> bool:
+    """The main process decides for all: each sees other losses, and one that stopped alone would leave others waiting."""
+    decision = [ended]
+    broadcast_object_list(decision)
+    return decision[0]
 
 
 def on_device(batch: Batch, spec: InputSpec, device: torch.device) -> DeviceBatch:
@@ -222,7 +240,7 @@ def _validate(kept: Crnn, validate: Callable[[Crnn], Score], save: Save, progres
     result = validate(kept)
     progress.accuracy = result.exact
     progress.sums |= {"accuracy": result.exact, "acc36": result.acc36, "cer": result.cer}
-    if progress.accuracy > progress.best:
+    if progress.accuracy >= progress.best:
         progress.best = progress.accuracy
         if main:
             save(kept, _reported(progress))
@@ -268,7 +286,6 @@ def _add(progress: Progress, terms: Terms, blanks: Tensor, lines: int, accumulat
         sums[name] = sums.get(name, 0.0) + float(value.detach()) / accumulate
     sums["blank_share"] = sums.get("blank_share", 0.0) + float(blanks) / accumulate
     progress.lines += lines
-    progress.losses = [*progress.losses[-99:], float(terms["loss"].detach())]
 
 
 def _record(progress: Progress, learning_rate: float, write: Callable[[dict[str, float]], None]) -> None:
@@ -320,57 +337,78 @@ def _open_log(kind: str, path: Path, progress: Progress) -> Callable[[dict[str, 
     return write_rows
 
 
-def _save_state(
-    path: Path, module: _Step, optimiser: torch.optim.Optimizer, average: AveragedModel | None, progress: Progress
-) -> None:
-    save_tensors(
-        path,
-        {
-            "module": module.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average.state_dict() if average is not None else {},
-            "progress": dict(vars(progress)),
-            "random": torch.get_rng_state(),
-        },
-    )
+@dataclass(frozen=True)
+class _State:
+    """The resume state: what only a resumed run needs, in a file of its own. The frozen teacher is not in it."""
 
+    path: Path
+    run: str
+    module: _Step
+    optimiser: torch.optim.Optimizer
+    average: AveragedModel | None
 
-def _load_state(
-    path: Path, module: _Step, optimiser: torch.optim.Optimizer, average: AveragedModel | None, accelerator: Accelerator
-) -> Progress:
-    content = load_tensors(path)
-    try:
-        module.load_state_dict(content["module"])
-        optimiser.load_state_dict(content["optimiser"])
-        if average is not None:
-            average.load_state_dict(content["average"])
-        torch.set_rng_state(content["random"])
-        progress = Progress(**content["progress"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is the state of another run ({str(error).splitlines()[0]}); resume with the options of that "
-            f"run, or start anew with --overwrite"
-        ) from error
-    progress.positions = [(int(w), int(b)) for w, b in progress.positions]
-    if len(progress.positions) != accelerator.num_processes:
-        raise ValueError(
-            f"{path} was written by {len(progress.positions)} processes and {accelerator.num_processes} run now; "
-            f"start as many"
+    def save(self, progress: Progress) -> None:
+        weights = self.module.state_dict()
+        save_tensors(
+            self.path,
+            {
+                "run": self.run,
+                "module": {name: value for name, value in weights.items() if not name.startswith(FROZEN_TEACHER)},
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else {},
+                "progress": dict(vars(progress)),
+                "random": torch.get_rng_state(),
+            },
         )
-    return progress
+
+    def load(self, processes: int) -> Progress:
+        """Brings everything to where the run stood; ValueError where the file is the state of another run."""
+        content = load_tensors(self.path)
+        if content.get("run") != self.run:
+            raise ValueError(
+                f"{self.path} is the state of a run with other options "
+                f"({_differing(str(content.get('run')), self.run)}); resume with the options of that run, "
+                "or start anew with --overwrite"
+            )
+        try:
+            missing, unexpected = self.module.load_state_dict(content["module"], strict=False)
+            if unexpected or not all(name.startswith(FROZEN_TEACHER) for name in missing):
+                raise KeyError(*[name for name in [*unexpected, *missing] if not name.startswith(FROZEN_TEACHER)][:1])
+            self.optimiser.load_state_dict(content["optimiser"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            torch.set_rng_state(content["random"])
+            progress = Progress(**content["progress"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is the state of another run ({str(error).splitlines()[0]}); resume with the options of "
+                "that run, or start anew with --overwrite"
+            ) from error
+        progress.positions = [(int(w), int(b)) for w, b in progress.positions]
+        if len(progress.positions) != processes:
+            raise ValueError(
+                f"{self.path} was written by {len(progress.positions)} processes and {processes} run now; start as many"
+            )
+        return progress
+
+
+def _differing(then: str, now: str) -> str:
+    """The first line in which two runs differ."""
+    pairs = zip(then.splitlines(), now.splitlines(), strict=False)
+    return next((f"{a.strip()} then, {b.strip()} now" for a, b in pairs if a != b), "they are of another version")
 
 
 class _ProgressBar:
     """A rich progress bar on standard error that also shows loss, share of blanks and accuracy."""
 
-    def __init__(self, steps: int, quiet: bool) -> None:
+    def __init__(self, steps: int, hidden: bool) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         description = TextColumn("{task.description}")
-        self.bar = Bar(*columns, description, console=Console(stderr=True), disable=quiet, refresh_per_second=2)
+        self.bar = Bar(*columns, description, console=Console(stderr=True), disable=hidden, refresh_per_second=2)
         self.steps = steps
 
     def __enter__(self) -> Callable[[Progress, float], None]:

@@ -17,7 +17,7 @@ import torch
 from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
 from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
-from crnn.commands import FitOptions, write_run
+from crnn.commands import FitOptions, same_run, write_run
 from crnn.fit import Save, evaluate, fit
 from crnn.model import Crnn, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
@@ -80,17 +80,23 @@ def train(options: TrainOptions, command: str) -> Path:
         provenance(command, options.data, options.fit.seed, sources, asdict(options.synth)),
         pixels_per_column=PIXELS_PER_COLUMN,
     )
+    write_run(options.out, command, options)
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
-        resume_from=resume_path(options.out), log=options.out.with_suffix(".log.csv"), resume=options.resume,
+        resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
-    write_run(
-        options.out,
-        command,
-        options,
-        {"steps": progress.step, "lines": progress.lines, "seconds": progress.seconds, "best": progress.best},
-    )
+    result = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
+    if sources.validation:
+        result["accuracy"] = progress.best
+    write_run(options.out, command, options, result)
+    print(report(options.out, result))
     return options.out
+
+
+def report(out: Path, result: dict[str, Any]) -> str:
+    """What a person wants to know at the end."""
+    made = f"{out}: {result['lines']:,} lines in {result['steps']:,} steps, {result['seconds'] / 60:.1f} minutes"
+    return f"{made}; reads {result['accuracy']:.1%} of the validation lines exactly" if "accuracy" in result else made
 
 
 def refuse_overwriting(out: Path, resume: bool, overwrite: bool) -> None:
@@ -291,11 +297,12 @@ def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, s
 
 
 def saver(out: Path, info: ModelInfo) -> Save:
-    """A function that writes the model file with what training reports added to its provenance."""
+    """A function that writes the model file, or out.last.pt, with what training reports added to its provenance."""
 
-    def save(model: Crnn, reported: dict[str, Any]) -> None:
+    def save(model: Crnn, reported: dict[str, Any], last: bool = False) -> None:
         counts = {"parameters": parameter_count(model), "backbone_parameters": parameter_count(model.backbone)}
-        save_checkpoint(out, Checkpoint(info, model.state_dict()).with_provenance(**counts, **reported))
+        path = out.with_suffix(".last.pt") if last else out
+        save_checkpoint(path, Checkpoint(info, model.state_dict()).with_provenance(**counts, **reported))
 
     return save
 

@@ -11,7 +11,7 @@ import torch
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint
-from crnn.commands import write_run
+from crnn.commands import same_run, write_run
 from crnn.ctc import best_path, spike_columns
 from crnn.fit import evaluate, fit
 from crnn.model import Crnn
@@ -21,6 +21,7 @@ from crnn.train import (
     open_sources,
     provenance,
     refuse_overwriting,
+    report,
     resume_path,
     saver,
     start_torch,
@@ -70,11 +71,12 @@ def distill(options: DistillOptions, command: str) -> Path:
     made = provenance(command, data, options.fit.seed, sources, synth) | {"teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
-    log = options.out.with_suffix(".log.csv")
+    write_run(options.out, command, options)
     try:
         progress = fit(
-            student, windows, objective, options.fit, keep, validate, resume_path(options.out), log, options.resume
-        )
+            student, windows, objective, options.fit, keep, validate, resume_path(options.out),
+            options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        )  # fmt: skip
     finally:
         if features is not None:
             features.close()
@@ -83,11 +85,11 @@ def distill(options: DistillOptions, command: str) -> Path:
     if sources.validation:
         labels = teacher.info.charset
         result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, spec).exact
-        result["student_accuracy"] = written.info.provenance["validation_accuracy"]
+        result["accuracy"] = written.info.provenance["validation_accuracy"]
         if charset == labels:
             result |= column_agreement(teacher_model, Crnn.from_checkpoint(written), sources.validation, spec)
     write_run(options.out, command, options, result)
-    print(report(options.out, result))
+    print(report(options.out, result), agreement(result), sep="\n")
     return options.out
 
 
@@ -201,14 +203,11 @@ def column_agreement(teacher: Crnn, student: Crnn, lines: list[Line], spec: Inpu
     return {"spikes_agree": exact / spikes, "spikes_agree_within_1": near / spikes, "columns_agree": same / columns}
 
 
-def report(out: Path, result: dict[str, Any]) -> str:
-    """What a person wants to know at the end."""
-    rows = [f"{out}: {result['lines']:,} lines in {result['steps']:,} steps, {result['seconds'] / 60:.1f} minutes"]
-    if "student_accuracy" in result:
-        rows.append(
-            f"validation lines read exactly: student {result['student_accuracy']:.1%}, teacher "
-            f"{result['teacher_accuracy']:.1%}"
-        )
+def agreement(result: dict[str, Any]) -> str:
+    """How the student compares with its teacher, for a person."""
+    rows = []
+    if "teacher_accuracy" in result:
+        rows.append(f"its teacher reads {result['teacher_accuracy']:.1%} of them")
     if "spikes_agree" in result:
         rows.append(
             f"spikes in the teacher's column: {result['spikes_agree']:.1%}, at most one away: "

@@ -81,7 +81,7 @@ def test_resume_without_a_state_says_so(tmp_path: Path) -> None:
 
 def test_a_run_leaves_model_log_and_options_and_nothing_else(tmp_path: Path) -> None:
     train(tiny(tmp_path / "t.pt"), "crnn train")
-    assert {p.name for p in tmp_path.iterdir()} == {"t.pt", "t.log.csv", "t.run.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"t.pt", "t.last.pt", "t.log.csv", "t.run.json"}
 
 
 def test_the_log_has_the_share_of_blanks_and_every_term(tmp_path: Path) -> None:
