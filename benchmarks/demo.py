@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.stages import run_stage, write_json
+from benchmarks.stages import run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
@@ -193,7 +193,8 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
     ]
     runs = {path.stem: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
     write_json(
-        out / "demo.json", {"command": "make demo-long" if long else "make demo", "bench": results, "runs": runs}
+        out / "demo.json",
+        {"command": "make demo-long" if long else "make demo", "bench": without_paths(results), "runs": runs},
     )
     print()
     for sentence, holds in found:

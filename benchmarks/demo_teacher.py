@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from benchmarks.demo import EASY
-from benchmarks.stages import run_stage, write_json
+from benchmarks.stages import run_stage, without_paths, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.commands import run_path
 
@@ -87,7 +87,7 @@ def measure(options: TeacherOptions) -> None:
         name: json.loads(run_path(options.out / f"{name}.pt").read_text())["result"]
         for name in ("teacher-easy", "teacher")
     }
-    write_json(RESULTS / "teacher.json", {"command": "make demo-teacher", "bench": bench, "runs": runs})
+    write_json(RESULTS / "teacher.json", {"command": "make demo-teacher", "bench": without_paths(bench), "runs": runs})
 
 
 if __name__ == "__main__":

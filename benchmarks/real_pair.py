@@ -7,14 +7,17 @@ are folded to lower case, for SROIE's are upper case whatever the print shows. S
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from benchmarks.stages import run_stage
+from benchmarks.stages import run_stage, without_paths, write_json
+from crnn.commands import run_path
 
+RESULTS = Path(__file__).parent / "results"
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test", "docs_en")
 
 
@@ -104,6 +107,11 @@ def run_bench(options: RealPairOptions, models: list[Path]) -> None:
         ["bench", "--models", *map(str, models), "--data", *(str(options.data / f"{name}.zip") for name in TEST_SETS),
          "--json", str(result), "--report", str(options.out / "report.html")],
     )  # fmt: skip
+    runs = {path.stem: json.loads(run_path(path).read_text())["result"] for path in models}
+    bench = without_paths(json.loads(result.read_text()))
+    command = f"python -m benchmarks.real_pair --teacher-steps {options.teacher_steps}"
+    command += f" --student-steps {options.student_steps}"
+    write_json(RESULTS / "real_pair.json", {"command": command, "bench": bench, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -46,3 +46,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     stamped = content | {"date": datetime.date.today().isoformat(), "machine": machine()}
     text = json.dumps(stamped, indent=1, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def without_paths(bench: dict[str, Any]) -> dict[str, Any]:
+    """What `crnn bench` wrote, for keeping: file names without the folders of one machine, and no command with them."""
+    kept = {key: value for key, value in bench.items() if key not in ("command", "confusions")}
+    for group in ("models", "sets"):
+        kept[group] = [row | {"file": Path(row["file"]).name} for row in bench[group]]
+    return kept

@@ -155,7 +155,7 @@ def fit(
 
 
 def _agreed(ended: bool) -> bool:
-    """The main process decides for all: each sees other losses, and one that stopped alone would leave others waiting."""
+    """The main process decides for all: each sees other losses, and one that stopped alone would leave them waiting."""
     decision = [ended]
     broadcast_object_list(decision)
     return decision[0]
