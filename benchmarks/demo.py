@@ -25,7 +25,7 @@ from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
 
 TEACHER = Path(__file__).parent.parent / "crnn/models/teacher.pt"
-STRENGTH = 0.6
+STRENGTH = 0.4
 """Of the degradations of the demo's lines: all kinds of the teacher's training are on, milder than there, so that
 the teacher reads nine lines of ten. Its accuracy at full strength and on real crops stands on its card."""
 KINDS = ("word:0.72", "number:0.1", "price:0.06", "date:0.05", "time:0.03", "label:0.04")
