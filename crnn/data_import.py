@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> int:
     written = {str(writer.path): writer.lines for writer in (kept, held)}
     ordered = "".join(sorted(characters))
     result = {"written": written, "left_out": dict(dropped), "characters": ordered}
-    write_run(options.out, "crnn data import", options, result)
+    write_run(options.out, "crnn data import " + shlex.join(argv), options, result)
     print(json.dumps(result, ensure_ascii=False) if options.json else report(written, dropped, ordered))
     return 0
 

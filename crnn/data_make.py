@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     source = SynthesisSource(options.synth, options.seed, options.count)
     entries = baked(source, options.count, options.quality, options.workers or min(8, os.cpu_count() or 1))
     lines = write_lmdb(options.out, with_progress(entries, "drawing", options.count))
-    write_run(options.out, "crnn data make", options, {"lines": lines, "fonts": len(source.fonts)})
+    write_run(options.out, "crnn data make " + shlex.join(argv), options, {"lines": lines, "fonts": len(source.fonts)})
     if options.json:
         print(json.dumps({"written": {str(options.out): lines}, "fonts": len(source.fonts)}))
     else:

@@ -16,7 +16,7 @@ from crnn.checkpoint import ModelInfo
 from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, greedy_batch
 from crnn.runtimes import Runtime, open_runtime
 from data.lines import Picture
-from data.picture import InputSpec, natural_width, prepare
+from data.picture import InputSpec, missing_margin, natural_width, prepare
 
 Decoder = Callable[[LogProbs, Charset], list[Reading]]
 """Log-probabilities (N, T, K) of lines of one width -> N readings."""
@@ -100,10 +100,7 @@ def pixel_spans(reading: Reading, size: tuple[int, int], info: ModelInfo) -> lis
     height, width = size[::-1] if reading.turned in (90, 270) else size
     spec = info.input_spec
     prepared = natural_width(height, width, spec)
-    margins = 0
-    inner = max(1, round(width * spec.height / height))
-    if spec.narrow == "margins" and inner < prepared:
-        margins = round((prepared - inner) * height / spec.height)
+    margins = missing_margin(height, width, spec)
     scale = info.pixels_per_column * (width + margins) / prepared
 
     def pixel(column: int) -> float:

@@ -178,7 +178,8 @@ def open_sources(
             training.append(drawn)
             held.append((weight, unseen))
         else:
-            rest, kept = hold_out(checked(name), share or 0.0)
+            source = checked(name)
+            rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0)
             if not len(rest):
                 raise ValueError(
                     f"--validation {validation} holds out every line of {name}; give a smaller share, or a source"

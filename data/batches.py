@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.lines import Line, LineSource, required_columns
-from data.picture import InputSpec, natural_width, resize, with_margins
+from data.picture import InputSpec, missing_margin, natural_width, resize, with_margins
 
 ENDLESS = 10**8
 """A source of more lines than this is walked through in its own order: its items are independent draws."""
@@ -146,6 +146,8 @@ class Windows:
             line = replace(line, text=self.normalise(line.text))
         if self.batching.exact:
             return line
+        if margin := missing_margin(line.picture.shape[0], line.picture.shape[1], self.spec):
+            line = widened(line, margin)
         if self.augment is not None and line.columns is None:
             line = replace(line, picture=self.augment(line.picture, generator))
         if generator.random() < self.batching.margins:

@@ -101,7 +101,7 @@ def open_lines(path: Path | str) -> StoredLines:
     """An LMDB, a folder of pictures or a zip of them; FileNotFoundError or ValueError in one sentence."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give an LMDB, a folder or a zip of pictures, or synth")
+        raise FileNotFoundError(f"{path} does not exist; give an LMDB, a folder or a zip of pictures")
     if (path / "data.mdb").exists() or path.suffix == ".lmdb":
         from data.lmdb_lines import LmdbLines
 
@@ -128,13 +128,14 @@ def split_source(text: str) -> tuple[str, float]:
 def hold_out(source: StoredLines, share: float) -> tuple[StoredLines, StoredLines]:
     """(rest, held-out share), drawn by a hash of each line's name: the same lines on every machine.
 
-    A name is the key without the source's own path, so a folder, a zip of it and the LMDB made of it agree.
+    A name is the key without the source's own path, so a folder, a zip of it and the LMDB made of it agree. The hash
+    is another than that of `crnn data import --validation`, which would leave nothing to hold out of what it kept.
     """
     held: list[int] = []
     rest: list[int] = []
     for i, key in enumerate(source.keys()):
         name = key.removeprefix(f"{source.path}/").removesuffix(str(source.path))
-        (held if is_held_out(name, share) else rest).append(i)
+        (held if is_held_out(f"training/{name}", share) else rest).append(i)
     return Subset(source, tuple(rest)), Subset(source, tuple(held))
 
 

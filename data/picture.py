@@ -130,9 +130,7 @@ def resize(picture: Picture, spec: InputSpec, width: int | None = None) -> NDArr
     height_in, width_in = picture.shape[:2]
     if width is None:
         width = natural_width(height_in, width_in, spec)
-        inner = max(1, round(width_in * spec.height / height_in))
-        if spec.narrow == "margins" and inner < width:
-            picture = with_margins(picture, round((width - inner) * height_in / spec.height))
+        picture = with_margins(picture, missing_margin(height_in, width_in, spec))
     shrinks = picture.shape[0] > spec.height or picture.shape[1] > width
     out = cv2.resize(picture, (width, spec.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     if spec.channels == 1:
@@ -140,8 +138,17 @@ def resize(picture: Picture, spec: InputSpec, width: int | None = None) -> NDArr
     return np.ascontiguousarray(out, dtype=np.uint8)
 
 
+def missing_margin(height: int, width: int, spec: InputSpec) -> int:
+    """Pixels of margin that a picture of this size needs to reach the least width; 0 where it is stretched instead."""
+    if spec.narrow != "margins":
+        return 0
+    return max(0, round(spec.min_width * height / spec.height) - width)
+
+
 def with_margins(picture: Picture, total: int) -> Picture:
     """total more pixels of width, half on each side, each side in the mean colour of its edge column."""
+    if not total:
+        return picture
     left = total // 2
     sides = [
         np.broadcast_to(np.rint(picture[:, edge].mean(axis=0)).astype(np.uint8), (picture.shape[0], n, 3))

@@ -163,7 +163,7 @@ def test_an_import_runs_again_from_its_run_file(tmp_path: Path, labelled_folder:
     out = tmp_path / "x.lmdb"
     assert run("data", "import", labelled_folder, "--out", out, "--case", "lower") == 0
     shutil.rmtree(out)
-    assert run("data", "import", "--options", tmp_path / "x.run.json") == 0
+    assert run("data", "import", "--options", tmp_path / "x.lmdb.run.json") == 0
     assert list(LmdbLines(out).texts()) == ["milk", "2.50", "total", "book"]
 
 

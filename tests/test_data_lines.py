@@ -143,7 +143,7 @@ def test_the_held_out_lines_are_the_same_in_a_folder_a_zip_and_the_lmdb_made_of_
 ) -> None:
     first = held(same_lines[0])
     assert 8 < len(first) < 30
-    assert first == {Path(name).stem for name in names_of(60) if is_held_out(name, 0.3)}
+    assert first == {Path(name).stem for name in names_of(60) if is_held_out(f"training/{name}", 0.3)}
     assert all(held(source) == first for source in same_lines[1:])
 
 
