@@ -91,6 +91,15 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(path: Path) -> None:
         refusal(path)
 
 
+def test_a_weight_that_was_changed_on_disk_is_refused(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    weight = next(iter(load_checkpoint(path).weights.values())).numpy().tobytes()
+    content[content.index(weight) + 7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        load_checkpoint(path)
+
+
 def test_an_empty_file_is_refused(path: Path) -> None:
     path.write_bytes(b"")
     assert "copy it again or train it anew" in refusal(path)
