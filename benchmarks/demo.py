@@ -47,7 +47,7 @@ class DemoOptions:
     Attributes:
         long: more lines, and twins from scratch, in at most two hours.
         out: folder for lines, models and the report.
-        lines: distinct training lines; 0 for 24,000, or 60,000 with --long.
+        lines: distinct training lines; 0 for 40,000, or 80,000 with --long.
         steps: of the student; 0 for 5,000, or 15,000 with --long.
     """
 
@@ -61,7 +61,7 @@ def main() -> int:
     """The stages in order; exit status 1 where the demo does not show what it should."""
     options = tyro.cli(DemoOptions, description=__doc__)
     out = options.out.with_name(options.out.name + "-long") if options.long else options.out
-    lines = options.lines or (60_000 if options.long else 24_000)
+    lines = options.lines or (80_000 if options.long else 40_000)
     steps = options.steps or (15_000 if options.long else 5_000)
     training, unseen = out / "train.lmdb", out / "unseen.lmdb"
     bake(training, lines, "training", seed=11)
@@ -178,8 +178,8 @@ def run(arguments: list[str]) -> None:
 def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
     """Prints what was shown, and keeps it as JSON; 1 where it falls short."""
     exact = {row["model"]: row for row in results["results"] if row["set"] == "unseen"}
-    teacher, student, onnx = exact["teacher"], exact["student"], exact["student.onnx"]
-    same = onnx["same_text"]["student"]
+    teacher, student, onnx = exact["teacher.pt"], exact["student.pt"], exact["student.onnx"]
+    same = onnx["same_text"]["student.pt"]
     found = [
         (
             f"teacher reads {teacher['exact']:.1%} of {TEST_LINES} unseen lines exactly",
@@ -191,7 +191,7 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
         ),
         (f"ONNX gives the same text as torch on {same} of {TEST_LINES} lines", same == TEST_LINES),
     ]
-    runs = {path.stem: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
+    runs = {path.name: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
     write_json(
         out / "demo.json",
         {"command": "make demo-long" if long else "make demo", "bench": without_paths(results), "runs": runs},

@@ -107,7 +107,7 @@ def run_bench(options: RealPairOptions, models: list[Path]) -> None:
         ["bench", "--models", *map(str, models), "--data", *(str(options.data / f"{name}.zip") for name in TEST_SETS),
          "--json", str(result), "--report", str(options.out / "report.html")],
     )  # fmt: skip
-    runs = {path.stem: json.loads(run_path(path).read_text())["result"] for path in models}
+    runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in models}
     bench = without_paths(json.loads(result.read_text()))
     command = f"python -m benchmarks.real_pair --teacher-steps {options.teacher_steps}"
     command += f" --student-steps {options.student_steps}"
