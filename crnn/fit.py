@@ -110,7 +110,7 @@ def fit(
     window, number = progress.positions[rank] if progress.positions else (rank, 0)
     batches = iterate(windows, options.workers, window, number, processes)
     kept = model if average is None else cast(Crnn, average.module)
-    write_log = _open_log(options.log, log, progress)
+    write_log = _open_log(options.log, log, progress) if main else _no_log
     until = Until.parse(options.until)
     _refuse_no_steps(until, progress, validate, resume_from)
     if not resume:
@@ -302,6 +302,10 @@ def _record(progress: Progress, learning_rate: float, write: Callable[[dict[str,
     progress.sums = {}
     progress.records.append(record)
     write(record)
+
+
+def _no_log(record: dict[str, float]) -> None:
+    """Of every process but the main one."""
 
 
 def _open_log(kind: str, path: Path, progress: Progress) -> Callable[[dict[str, float]], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -80,17 +81,25 @@ def train(options: TrainOptions, command: str) -> Path:
         provenance(command, options.data, options.fit.seed, sources, asdict(options.synth)),
         pixels_per_column=PIXELS_PER_COLUMN,
     )
-    write_run(options.out, command, options)
+    if main_process():
+        write_run(options.out, command, options)
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
         resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
+    if not main_process():
+        return options.out
     result = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
     if sources.validation:
         result["accuracy"] = progress.best
     write_run(options.out, command, options, result)
     print(report(options.out, result))
     return options.out
+
+
+def main_process() -> bool:
+    """Whether this process writes what all have made; torchrun and accelerate number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def report(out: Path, result: dict[str, Any]) -> str:

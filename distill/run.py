@@ -17,6 +17,7 @@ from crnn.fit import evaluate, fit
 from crnn.model import Crnn
 from crnn.train import (
     SYNTHETIC,
+    main_process,
     make_windows,
     open_sources,
     provenance,
@@ -71,7 +72,8 @@ def distill(options: DistillOptions, command: str) -> Path:
     made = provenance(command, data, options.fit.seed, sources, synth) | {"teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
-    write_run(options.out, command, options)
+    if main_process():
+        write_run(options.out, command, options)
     try:
         progress = fit(
             student, windows, objective, options.fit, keep, validate, resume_path(options.out),
@@ -80,6 +82,8 @@ def distill(options: DistillOptions, command: str) -> Path:
     finally:
         if features is not None:
             features.close()
+    if not main_process():
+        return options.out
     written = read_back(options.out, sources.validation, options.fit.device)
     result: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
     if sources.validation:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +61,22 @@ def test_a_resumed_run_ends_with_the_same_weights_and_losses_bit_for_bit(
     seconds = rows[0][0].split(",").index("seconds")
     stripped = [[[c for i, c in enumerate(r.split(",")) if i != seconds] for r in log] for log in rows]
     assert stripped[0] == stripped[1]
+
+
+def test_two_processes_train_one_model_and_write_one_log(tmp_path: Path, repository: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "crnn", "train"]
+    sizes = ["--backbone", "resnet18", "--width", "0.125", "--features", "64", "--hidden", "16", "--layers", "1"]
+    run = ["--data", "synth-easy", "--out", "t.pt", "--until", "4", "--batch-lines", "8", "--workers", "0"]
+    more = ["--validate-every", "2", "--save-every", "3", "--validation-lines", "8", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run(
+        [*command, *sizes, *run, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [row.split(",")[0] for row in (tmp_path / "t.log.csv").read_text().splitlines()]
+    assert steps == ["step", "2", "4"]
+    assert load_checkpoint(tmp_path / "t.pt").info.provenance["lines"] in (32, 64)
+    assert done.stdout.count("t.pt: ") == 1
 
 
 def test_an_interrupted_run_is_not_replaced_unless_asked(tmp_path: Path) -> None:
