@@ -8,7 +8,6 @@ PIP_FLAGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-QUIET := $(if $(CI),--quiet)
 
 .PHONY: help setup demo demo-long demo-teacher test test-full lint format fonts
 .DELETE_ON_ERROR:
@@ -27,7 +26,7 @@ help:
 $(READY): setup.py
 	@if ! $(RUN) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --clear $(VENV); fi
 	@echo 'Installing pocket-crnn and what it needs into $(VENV); the first time takes some minutes.'
-	$(RUN) -m pip install $(QUIET) --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[dev,fonts]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[dev,fonts]'
 	@touch $@
 
 setup: $(READY)

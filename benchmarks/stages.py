@@ -17,6 +17,10 @@ from crnn.checkpoint import write_atomically
 from crnn.commands import run_path
 
 
+LONGEST_SHOWN = 400
+"""Characters of a command; lists of font folders are longer. The run file beside the result has all of it."""
+
+
 def run_stage(result: Path, module: str, arguments: list[str]) -> None:
     """Runs `python -m module arguments` unless result is there and whole; an interrupted training run is resumed.
 
@@ -29,7 +33,7 @@ def run_stage(result: Path, module: str, arguments: list[str]) -> None:
     if result.suffix == ".pt":
         resume = ["--resume"] if result.with_suffix(".resume.pt").exists() else ["--overwrite"]
     shown = shlex.join([module.removesuffix(".cli"), *arguments, *resume])
-    print(f"-- {shown}", flush=True)
+    print(f"-- {shown if len(shown) < LONGEST_SHOWN else shown[:LONGEST_SHOWN] + ' ...'}", flush=True)
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=True, env=os.environ)
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)
