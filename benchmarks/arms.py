@@ -14,9 +14,8 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.demo import EASY, TEACHER, bake
-from benchmarks.stages import run_stage, write_json
+from benchmarks.stages import RESULTS, run_stage, write_json
 
-RESULTS = Path(__file__).parent / "results"
 SMALL = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
 
 

@@ -16,12 +16,11 @@ from typing import Any
 import tyro
 
 from benchmarks.demo import EASY
-from benchmarks.stages import run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.commands import run_path
 
 SHIPPED = Path(__file__).parent.parent / "crnn/models/teacher.pt"
-RESULTS = Path(__file__).parent / "results"
 SETS = ("iiit5k_test", "ic13_test")
 
 

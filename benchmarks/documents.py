@@ -1,4 +1,4 @@
-"""`python -m benchmarks.documents`: the tables of README.md, docs/results.md and the model card, made from results/.
+"""`python -m benchmarks.documents`: tables of README.md, docs/results.md and the model card, made from docs/results/.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the text around it is written by hand.
 """
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stages import RESULTS
+
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "crnn/models/teacher.md")
 TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 NOT_RUN = "Not run yet.\n"

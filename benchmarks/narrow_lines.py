@@ -14,13 +14,12 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.demo import TEACHER
-from benchmarks.stages import write_json
+from benchmarks.stages import RESULTS, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.fit import evaluate
 from crnn.model import Crnn
 from data.lines import Line, open_lines
 
-RESULTS = Path(__file__).parent / "results"
 SETS = ("iiit5k_train", "sroie_train")
 WIDTHS = (32, 48, 64)
 WAYS: tuple[Literal["stretch", "margins"], ...] = ("stretch", "margins")

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.stages import run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
 from crnn.commands import run_path
 
-RESULTS = Path(__file__).parent / "results"
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test", "docs_en")
 
 

@@ -16,6 +16,8 @@ from benchmarks.bench import machine
 from crnn.checkpoint import write_atomically
 from crnn.commands import run_path
 
+RESULTS = Path(__file__).parent.parent / "docs/results"
+"""Figures that documents are made from, committed."""
 
 LONGEST_SHOWN = 400
 """Characters of a command; lists of font folders are longer. The run file beside the result has all of it."""
