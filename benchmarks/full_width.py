@@ -1,6 +1,6 @@
 """The literal command at full width: `python -m benchmarks.full_width`, some ten minutes on two cores.
 
-A full-width ResNet-101 with a 2 x 256 BiLSTM is trained for a moment, so that there is a teacher file; then
+A full-width ResNet-101 with a 2 x 256 BiLSTM is trained for some minutes on easy lines, so that it says something; then
 `distill --teacher t.pt --student-backbone resnet18 --until 200` runs from the installed script. It shows that the
 loss falls, that the student's file reads back, exports and reads a picture; not how well it reads.
 """
@@ -44,11 +44,12 @@ def main() -> int:
     options = tyro.cli(FullWidthOptions, description=__doc__)
     out = options.out
     teacher, student, onnx, lines = out / "t.pt", out / "student.pt", out / "student.onnx", out / "lines.lmdb"
-    run_stage(lines, "crnn", ["data", "make", "--out", str(lines), "--count", "4000", "--longest", "12"])
+    run_stage(lines, "crnn", ["data", "make", "--out", str(lines), "--count", "4000", "--easy"])
     run_stage(
         teacher, "crnn",
-        ["train", "--backbone", "resnet101", "--data", str(lines), "--out", str(teacher), "--until", "20",
-         "--batch-lines", "8", "--warm-up", "5", "--validate-every", "20", "--validation-lines", "100"],
+        ["train", "--backbone", "resnet101", "--data", str(lines), "--out", str(teacher), "--until", "150",
+         "--batch-lines", "16", "--column-weight", "1", "--column-steps", "100000", "--warm-up", "20",
+         "--learning-rate", "1e-3", "--validate-every", "150", "--validation-lines", "100"],
     )  # fmt: skip
     script = str(Path(sys.executable).with_name("distill"))
     command = [script, "--teacher", str(teacher), "--student-backbone", "resnet18", "--until", str(options.steps)]
