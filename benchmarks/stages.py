@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -26,7 +25,7 @@ LONGEST_SHOWN = 400
 def run_stage(result: Path, module: str, arguments: list[str]) -> None:
     """Runs `python -m module arguments` unless result is there and whole; an interrupted training run is resumed.
 
-    Raises CalledProcessError where the command fails; its own sentence is on stderr by then.
+    Ends the program where the command fails; its own sentence is on stderr by then.
     """
     if result.exists() and finished(result):
         print(f"-- {result} is there already", flush=True)
@@ -37,7 +36,9 @@ def run_stage(result: Path, module: str, arguments: list[str]) -> None:
     shown = shlex.join([module.removesuffix(".cli"), *arguments, *resume])
     print(f"-- {shown if len(shown) < LONGEST_SHOWN else shown[:LONGEST_SHOWN] + ' ...'}", flush=True)
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=True, env=os.environ)
+    done = subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=False)
+    if done.returncode:
+        sys.exit(f"the stage that makes {result} ended with exit status {done.returncode}; mend it and call this again")
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)
 
 

@@ -1,0 +1,70 @@
+"""Long work in stages: what is done is not done again, what was cut off goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.stages import run_stage, without_paths, write_json
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that stages would have run, which all succeed."""
+    made: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        made.append(command[1:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return made
+
+
+def test_a_stage_whose_result_is_there_is_not_run_again(tmp_path: Path, calls: list[list[str]]) -> None:
+    (tmp_path / "m.pt").touch()
+    (tmp_path / "m.run.json").write_text(json.dumps({"result": {"steps": 3}}))
+    run_stage(tmp_path / "m.pt", "crnn", ["train"])
+    assert calls == []
+
+
+def test_an_interrupted_training_is_resumed(tmp_path: Path, calls: list[list[str]]) -> None:
+    (tmp_path / "m.pt").touch()
+    (tmp_path / "m.resume.pt").touch()
+    (tmp_path / "m.run.json").write_text(json.dumps({"result": None}))
+    run_stage(tmp_path / "m.pt", "crnn", ["train"])
+    assert calls == [["-m", "crnn", "train", "--resume"]]
+
+
+def test_a_training_killed_before_its_first_state_starts_anew(tmp_path: Path, calls: list[list[str]]) -> None:
+    (tmp_path / "m.pt").touch()
+    (tmp_path / "m.run.json").write_text(json.dumps({"result": None}))
+    run_stage(tmp_path / "m.pt", "crnn", ["train"])
+    assert calls == [["-m", "crnn", "train", "--overwrite"]]
+
+
+def test_a_stage_that_fails_ends_the_program_and_names_its_result(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"makes .*x\.json ended with exit status 1"):
+        run_stage(tmp_path / "x.json", "crnn", ["info", str(tmp_path / "nothing.pt")])
+
+
+def test_results_carry_date_and_machine(tmp_path: Path) -> None:
+    write_json(tmp_path / "r.json", {"command": "make demo"})
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert set(content) == {"command", "date", "machine"}
+    assert content["machine"]["cores"] >= 1
+
+
+def test_kept_results_name_no_folder_of_the_machine() -> None:
+    bench: dict[str, Any] = {
+        "command": "crnn bench --models /home/me/a.pt",
+        "confusions": {},
+        "models": [{"name": "a.pt", "file": "/home/me/a.pt"}],
+        "sets": [{"name": "s", "file": "/home/me/s.zip"}],
+        "results": [],
+    }
+    assert "/home" not in json.dumps(without_paths(bench))
