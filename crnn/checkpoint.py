@@ -175,10 +175,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
             "give a checkpoint that crnn train or distill wrote"
         ) from error
     except Exception as error:  # what the restricted loader stumbles over in a damaged file may be of any kind
-        raise ValueError(
-            f"{path} is not a whole checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-            "copy it again or train it anew"
-        ) from error
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a whole checkpoint ({reason}); copy it again or train it anew") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, not a pocket-crnn checkpoint; give one that crnn train or "

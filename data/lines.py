@@ -164,19 +164,20 @@ def fitting_lines(
     labels, keys, sizes = source.texts(), source.keys(), source.sizes()
     for i, (text, key, (height, width)) in enumerate(zip(labels, keys, sizes, strict=True)):
         reason = ""
+        place = key if key.startswith(str(source.path)) else f"{key} of {source.path}"
         if not text:
             reason = "" if unlabelled else "no label"
-            sentence = f"{key} has no label; label it, or leave such lines out with --drop-bad"
+            sentence = f"{place} has no label; label it, or leave such lines out with --drop-bad"
         elif outside := missing(text):
             reason = "outside the charset"
             sentence = (
-                f"{key}: the label {text!r} holds {outside!r}, which the charset does not; extend the "
+                f"{place}: the label {text!r} holds {outside!r}, which the charset does not; extend the "
                 f"charset or use --drop-bad"
             )
         elif (have := columns(height, width)) < (need := required_columns(normalise(text))):
             reason = "too few columns"
             sentence = (
-                f"{key}: the label {text!r} needs {need} columns and the picture of {width} x {height} "
+                f"{place}: the label {text!r} needs {need} columns and the picture of {width} x {height} "
                 f"pixels gives {have}; use --drop-bad to leave such lines out"
             )
         if not reason:
