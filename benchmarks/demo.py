@@ -33,6 +33,7 @@ KINDS = ("word:0.72", "number:0.1", "price:0.06", "date:0.05", "time:0.03", "lab
 LEAST_TEACHER, MOST_BEHIND = 0.90, {False: 0.05, True: 0.02}
 """What the demo must show: the teacher's accuracy, and by how much the student may be behind (short, long)."""
 TEST_LINES = 1000
+TRAINING_SEED, UNSEEN_SEED = 11, 12
 EASY_STEPS = 500
 EASY = ["--until", str(EASY_STEPS), "--batch-lines", "16", "--synth.longest", "12", "--column-weight", "1",
         "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5", "--validate-every", "250",
@@ -64,8 +65,8 @@ def main() -> int:
     lines = options.lines or (80_000 if options.long else 40_000)
     steps = options.steps or (15_000 if options.long else 5_000)
     training, unseen = out / "train.lmdb", out / "unseen.lmdb"
-    bake(training, lines, "training", seed=11)
-    bake(unseen, TEST_LINES, "held-out", seed=12)
+    bake(training, lines, "training", seed=TRAINING_SEED)
+    bake(unseen, TEST_LINES, "held-out", seed=UNSEEN_SEED)
     student = distil(out / "student.pt", training, steps)
     export(student)
     models = [TEACHER, student, student.with_suffix(".onnx")]

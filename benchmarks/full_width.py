@@ -69,6 +69,7 @@ def main() -> int:
     shown = f"distill --teacher t.pt --student-backbone resnet18 --until {options.steps} --batch-lines 8"
     content = {
         "command": shown,
+        "seed": 0,
         "parameters": parameters,
         "first_loss": first,
         "last_loss": last,

@@ -110,7 +110,10 @@ def run_bench(options: RealPairOptions, models: list[Path]) -> None:
     bench = without_paths(json.loads(result.read_text()))
     command = f"python -m benchmarks.real_pair --teacher-steps {options.teacher_steps}"
     command += f" --student-steps {options.student_steps}"
-    write_json(RESULTS / "real_pair.json", {"command": command, "bench": bench, "runs": runs})
+    write_json(
+        RESULTS / "real_pair.json",
+        {"command": command, "seeds": {"teacher": 2, "student": 3, "twin": 3}, "bench": bench, "runs": runs},
+    )
 
 
 if __name__ == "__main__":
