@@ -73,8 +73,8 @@ def measure(options: TeacherOptions) -> None:
     unseen = options.out / "unseen.lmdb"
     run_stage(
         unseen, "crnn",
-        ["data", "make", "--out", str(unseen), "--count", "1000", "--seed", str(SEEDS["unseen lines"]), "--longest", "12",
-         "--fonts", "held-out", "--words", "held-out"],
+        ["data", "make", "--out", str(unseen), "--count", "1000", "--seed", str(SEEDS["unseen lines"]),
+         "--longest", "12", "--fonts", "held-out", "--words", "held-out"],
     )  # fmt: skip
     real = [path for name in SETS if (path := options.data / f"{name}.zip").exists()]
     result = options.out / "results.json"
