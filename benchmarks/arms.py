@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.demo import EASY, TEACHER, bake
-from benchmarks.stages import RESULTS, run_stage, write_json
+from benchmarks.stages import RESULTS, finished, run_stage, write_json
 
 SMALL = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
 
@@ -30,7 +30,7 @@ class ArmsOptions:
         steps: of each arm.
         every: steps between validations.
         threads: of each arm.
-        only: run these arms now and leave the table to a later call.
+        only: run these arms now; the others stand in the table as not run until a later call.
     """
 
     name: tyro.conf.Positional[Literal["distance_at", "teacher_recipe"]]
@@ -49,13 +49,18 @@ def main() -> None:
     for name, (_, module, arguments) in arms.items():
         if not options.only or name in options.only:
             run_stage(folder / f"{name}.pt", module, [*arguments, "--out", str(folder / f"{name}.pt")])
-    if all((folder / f"{name}.pt").exists() for name in arms):
-        rows = [
-            {"arm": name, "what": what} | figures(folder / f"{name}.log.csv") for name, (what, _, _) in arms.items()
-        ]
-        marks = list(range(options.every, options.steps + 1, options.every))
-        command = f"python -m benchmarks.arms {options.name} --steps {options.steps}"
-        write_json(RESULTS / f"{options.name}.json", {"command": command, "seed": 0, "marks": marks, "arms": rows})
+            write_table(options, folder, {arm: what for arm, (what, _, _) in arms.items()})
+
+
+def write_table(options: ArmsOptions, folder: Path, arms: dict[str, str]) -> None:
+    """The JSON of the arms that are finished; the others are named as not run."""
+    rows: list[dict[str, Any]] = []
+    for name, what in arms.items():
+        done = (folder / f"{name}.pt").exists() and finished(folder / f"{name}.pt")
+        rows.append({"what": what} | (figures(folder / f"{name}.log.csv") if done else {}))
+    marks = list(range(options.every, options.steps + 1, options.every))
+    command = f"python -m benchmarks.arms {options.name} --steps {options.steps}"
+    write_json(RESULTS / f"{options.name}.json", {"command": command, "seed": 0, "marks": marks, "arms": rows})
 
 
 def fit(options: ArmsOptions) -> list[str]:
@@ -73,16 +78,16 @@ def distance_arms(options: ArmsOptions, folder: Path) -> dict[str, tuple[str, st
         "output": ("published form: L2 after the encoder + 0.1 CTC", "distill.cli", taught),
         "input": ("L2 before the encoder + 0.1 CTC", "distill.cli", [*taught, "--distance-at", "input"]),
         "both": ("L2 before and after + 0.1 CTC", "distill.cli", [*taught, "--distance-at", "both"]),
-        "unlabelled": (
-            "L2 before and after, no labels (w = 0)", "distill.cli",
-            [*taught, "--distance-at", "both", "--ctc-weight", "0"],
-        ),
         "scratch": (
             "from scratch, plain CTC", "crnn", ["train", *data, *SMALL, "--column-weight", "0", "--no-augment"],
         ),
         "scratch-columns": (
             "from scratch, column-aligned loss fading", "crnn",
             ["train", *data, *SMALL, "--column-steps", str(options.steps // 2), "--no-augment"],
+        ),
+        "unlabelled": (
+            "L2 before and after, no labels (w = 0)", "distill.cli",
+            [*taught, "--distance-at", "both", "--ctc-weight", "0"],
         ),
     }  # fmt: skip
 

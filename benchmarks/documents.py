@@ -140,10 +140,13 @@ def arms(name: str) -> str:
     if results is None:
         return NOT_RUN
     marks = results["marks"]
-    rows = [
-        [arm["what"], *(share(arm["accuracy"].get(str(mark))) for mark in marks), f"{arm['minutes']:.1f}"]
-        for arm in results["arms"]
-    ]
+    rows = []
+    for arm in results["arms"]:
+        if "accuracy" in arm:
+            cells = [share(arm["accuracy"].get(str(mark))) for mark in marks]
+            rows.append([arm["what"], *cells, f"{arm['minutes']:.1f}"])
+        else:
+            rows.append([arm["what"], *("not run" for _ in marks), ""])
     return table(["exact % after", *(f"{mark:,} steps" for mark in marks), "minutes"], rows) + origin(results)
 
 
