@@ -130,8 +130,10 @@ def real() -> str:
     rows = []
     for model, about in described.items():
         cells = [share(bench_rows(results, name)[model]["acc36"]) for name in names]
-        rows.append([model, f"{about['parameters'] / 1e6:.2f}", megabytes(about["bytes"]), *cells])
-    return table(["acc36 %", "M parameters", "MB", *names], rows) + origin(results)
+        run = results["runs"][model]
+        made = [f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"]
+        rows.append([model, f"{about['parameters'] / 1e6:.2f}", *cells, *made])
+    return table(["acc36 %", "M parameters", *names, "lines", "minutes"], rows) + origin(results)
 
 
 def arms(name: str) -> str:
