@@ -34,6 +34,9 @@ LEAST_TEACHER, MOST_BEHIND = 0.90, {False: 0.05, True: 0.02}
 """What the demo must show: the teacher's accuracy, and by how much the student may be behind (short, long)."""
 TEST_LINES = 1000
 TRAINING_SEED, UNSEEN_SEED = 11, 12
+LINES_A_STEP = 30.5
+"""Mean of `crnn train`'s batches of up to 32 on such lines. A distillation with kept features has smaller ones, of one
+natural width each, so equal steps would not be equal lines; the table gives the lines that each really saw."""
 EASY_STEPS = 500
 EASY = ["--until", str(EASY_STEPS), "--batch-lines", "16", "--synth.longest", "12", "--column-weight", "1",
         "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5", "--validate-every", "250",
@@ -102,14 +105,25 @@ def scratch_twins(out: Path, lines: Path, student: Path) -> list[Path]:
     taught = run_result(student)
     twins = []
     for name, recipe in (("plain", False), ("recipe", True)):
-        steps = taught["steps"]
+        steps = round(taught["lines"] / LINES_A_STEP)
         for equal in ("lines", "minutes"):
             twin = out / f"twin-{name}-equal-{equal}.pt"
             train_twin(twin, lines, steps, recipe)
             twins.append(twin)
             # as many steps as the student's minutes allow at the speed just measured
-            steps = max(1, round(steps * taught["seconds"] / run_result(twin)["seconds"]))
+            steps = max(1, round(steps * taught["seconds"] / seconds_of(twin)))
     return twins
+
+
+def seconds_of(twin: Path) -> float:
+    """Of a twin's training, its easy stage included."""
+    stages = [path for path in (easy_of(twin), twin) if path.exists()]
+    return float(sum(run_result(path)["seconds"] for path in stages))
+
+
+def easy_of(twin: Path) -> Path:
+    """The model that a twin with the recipe starts from."""
+    return twin.with_name(twin.stem + "-easy.pt")
 
 
 def train_twin(out: Path, lines: Path, steps: int, recipe: bool) -> None:
@@ -117,7 +131,7 @@ def train_twin(out: Path, lines: Path, steps: int, recipe: bool) -> None:
     start = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
     columns = ["--column-weight", "0"]
     if recipe:
-        easy = out.with_name(out.stem + "-easy.pt")
+        easy = easy_of(out)
         folders = [str(folder) for folder in packaged_folders()]
         run_stage(
             easy, "crnn",
@@ -193,10 +207,10 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
         (f"ONNX gives the same text as torch on {same} of {TEST_LINES} lines", same == TEST_LINES),
     ]
     runs = {path.name: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
-    write_json(
-        out / "demo.json",
-        {"command": "make demo-long" if long else "make demo", "bench": without_paths(results), "runs": runs},
-    )
+    command = "make demo-long" if long else "make demo"
+    seeds = {"training lines": TRAINING_SEED, "unseen lines": UNSEEN_SEED, "students": 0}
+    content = {"command": command, "seeds": seeds, "bench": without_paths(results), "runs": runs}
+    write_json(out / "demo.json", content)
     print()
     for sentence, holds in found:
         print(f"{'yes' if holds else 'NO '}  {sentence}")
