@@ -68,6 +68,10 @@ class ModelInfo:
     provenance: how it was made: command, options, data, seed, steps, lines, seconds, accuracy, date, versions.
     parity: what the export check measured; empty in a checkpoint.
     pixels_per_column: input pixels that one column (time step) of the output covers.
+    ranges: of activations, (low, high) by name, that quantisation-aware training settled on; exporters of int8 keep to
+        them. Empty where there was none.
+    target: the export format; empty in a checkpoint.
+    one_line_at_a_time: the file answers differently in company, or takes no company, so lines are read singly.
     """
 
     charset: Charset
@@ -76,6 +80,9 @@ class ModelInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     pixels_per_column: int = 4
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    target: str = ""
+    one_line_at_a_time: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"format": FORMAT, "version": VERSION}, ensure_ascii=False, sort_keys=True)
@@ -96,8 +103,12 @@ class ModelInfo:
                 provenance=fields["provenance"],
                 parity=fields["parity"],
                 pixels_per_column=fields["pixels_per_column"],
+                # files of before there was int8 lack these
+                ranges={name: (low, high) for name, (low, high) in fields.get("ranges", {}).items()},
+                target=fields.get("target", ""),
+                one_line_at_a_time=fields.get("one_line_at_a_time", False),
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{origin} does not describe a pocket-crnn model ({error!r}); make it anew") from error
 
 
