@@ -71,6 +71,16 @@ def spike_columns(log_probs: LogProbs) -> NDArray[np.bool_]:
     return spikes.reshape(log_probs.shape[:2])  # (N, T)
 
 
+def blank_outside(log_probs: LogProbs, first: int, end: int) -> LogProbs:
+    """(T, K) with the blank, and nothing else, in the columns before first and from end on."""
+    if first == 0 and end == len(log_probs):
+        return log_probs
+    certain = np.full_like(log_probs, -np.inf)
+    certain[:, BLANK] = 0
+    certain[first:end] = log_probs[first:end]
+    return certain
+
+
 def greedy(log_probs: LogProbs, charset: Charset) -> Reading:
     """The text of the best path: (T, K) -> Reading. A span is the run of columns that show the character."""
     return greedy_batch(log_probs[None], charset)[0]

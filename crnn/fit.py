@@ -11,22 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import load_tensors, save_tensors
 from crnn.commands import FitOptions, Until, rate
-from crnn.ctc import Reading, greedy_batch
+from crnn.ctc import Reading, blank_outside, greedy_batch
 from crnn.model import Crnn
 from crnn.objectives.recognition import DeviceBatch, Terms
 from crnn.score import Score, score
 from data.batches import Batch, Windows, iterate
 from data.lines import Line
-from data.picture import InputSpec, natural_width, prepare
+from data.picture import InputSpec, natural_width, prepare, shown_columns
 
 # A backbone meets some thirty widths; the default of 1024 entries would build its primitives anew all the time
 # (deep ones train 15 % slower then).
@@ -189,6 +191,10 @@ def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: Input
             pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not float32
                 log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
+            if spec.narrow == "margins":
+                sizes = [lines[i].picture.shape[:2] for i in some]
+                shown = [shown_columns(height, width, spec, PIXELS_PER_COLUMN) for height, width in sizes]
+                log_probs = np.stack([blank_outside(line, *own) for line, own in zip(log_probs, shown, strict=True)])
             readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
     model.train(training)
     return [readings[i] for i in range(len(lines))]

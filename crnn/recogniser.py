@@ -13,10 +13,10 @@ import numpy as np
 
 from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
-from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, greedy_batch
+from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outside, greedy_batch
 from crnn.runtimes import Runtime, open_runtime
 from data.lines import Picture
-from data.picture import InputSpec, missing_margin, natural_width, prepare
+from data.picture import InputSpec, missing_margin, natural_width, prepare, shown_columns
 
 Decoder = Callable[[LogProbs, Charset], list[Reading]]
 """Log-probabilities (N, T, K) of lines of one width -> N readings."""
@@ -66,7 +66,16 @@ class Recogniser:
         log_probs = self.runtime(prepared)  # (N, T, K)
         if np.isnan(log_probs).any():
             raise ValueError(f"{self.runtime.path} gives values that are not numbers (NaN); make the file anew")
-        return self.decoder(log_probs, self.info.charset)
+        shown = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+        return self.decoder(without_margins(log_probs, shown, self.info), self.info.charset)
+
+
+def without_margins(log_probs: LogProbs, sizes: Sequence[tuple[int, int]], info: ModelInfo) -> LogProbs:
+    """(N, T, K) with the blank wherever a line shows margin alone. sizes: (height, width) of the N pictures."""
+    if info.input_spec.narrow != "margins":
+        return log_probs
+    columns = [shown_columns(height, width, info.input_spec, info.pixels_per_column) for height, width in sizes]
+    return np.stack([blank_outside(line, *own) for line, own in zip(log_probs, columns, strict=True)])
 
 
 def _attitudes(index: int, picture: Picture, spec: InputSpec) -> list[tuple[int, int]]:
@@ -117,7 +126,7 @@ def beam_decoder(beam: int = 16, lexicon: Lexicon | None = None, top: int | None
 def load(
     path: Path | str | None = None, threads: int | None = None, device: str = "cpu", decoder: Decoder = greedy_batch
 ) -> Recogniser:
-    """The recogniser of a model file (.pt or .onnx); None: the teacher that comes with the package.
+    """The recogniser of a model file (.pt, .onnx, .tflite); None: the teacher that comes with the package.
 
     Errors as in open_runtime.
     """

@@ -27,6 +27,7 @@ from crnn.ctc import (
     beam_search,
     beam_search_batch,
     best_path,
+    blank_outside,
     greedy,
     greedy_batch,
     prefix_beams,
@@ -266,3 +267,11 @@ def test_spikes_stand_where_each_character_is_most_probable() -> None:
     assert np.flatnonzero(spikes[0]).tolist() == [2, 5, 6]  # of two equal columns the first
     assert not spike_columns(path_of([0, 0], 3)[None]).any()
     assert spike_columns(np.zeros((1, 0, 3), np.float32)).shape == (1, 0)
+
+
+def test_columns_outside_are_certainly_blank_and_the_others_as_they_were() -> None:
+    log_probs = np.log(np.full((5, 3), 1 / 3, np.float32))
+    cut = blank_outside(log_probs, 1, 4)
+    assert np.array_equal(cut[1:4], log_probs[1:4])
+    assert np.exp(cut[[0, 4]]).tolist() == [[1, 0, 0]] * 2
+    assert blank_outside(log_probs, 0, 5) is log_probs

@@ -203,3 +203,17 @@ def test_the_package_gives_its_names_when_they_are_first_asked_for() -> None:
     program = "import sys, crnn; print([name for name in ('numpy', 'cv2', 'torch') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_model_reads_in_a_margin_is_not_in_the_picture(
+    colour_reader: Path, paint: Callable[[str], Picture]
+) -> None:
+    """Margins have the colour of their edge, which this model takes for one more letter."""
+    recogniser = load(colour_reader, threads=1)
+    wide = replace(recogniser.info, input_spec=InputSpec(min_width=160, max_width=160, narrow="margins"))
+    recogniser.runtime.info = wide  # type: ignore[misc]
+    (reading,) = recogniser.read([paint("a.b.")])
+    assert reading.text == "ab"
+    assert reading.spans == (Span(16, 18), Span(20, 22))
+    (edge,) = recogniser.read([paint(".ab")])
+    assert edge.spans[-1].end == 23  # the blue of the margin begins where the picture ends

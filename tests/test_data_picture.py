@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,11 +13,13 @@ from data.lines import Picture
 from data.picture import (
     InputSpec,
     decode_picture,
+    decode_shared,
     natural_width,
     picture_size,
     prepare,
     resize,
     scale,
+    shown_columns,
     to_rgb,
     with_margins,
 )
@@ -218,3 +220,111 @@ def test_a_rotation_in_the_exif_data_is_applied_neither_to_the_size_nor_to_the_p
 def test_an_opencv_picture_of_any_depth_becomes_rgb() -> None:
     assert to_rgb(np.full((2, 2), 65535, np.uint16)).dtype == np.uint8
     assert to_rgb(np.zeros((2, 2, 3), np.uint8)).shape == (2, 2, 3)
+
+
+def test_the_columns_of_margins_are_not_those_of_the_picture() -> None:
+    fixed = InputSpec(min_width=160, max_width=160, narrow="margins")
+    assert shown_columns(32, 160, fixed, 4) == (0, 40)
+    assert shown_columns(32, 80, fixed, 4) == (10, 30)
+    assert shown_columns(32, 78, fixed, 4) == (10, 30)  # columns that are seen in part are seen
+    assert shown_columns(64, 600, fixed, 4) == (0, 40)
+    assert shown_columns(32, 20, InputSpec(), 4) == (0, 8)
+
+
+def jpeg(pixels: NDArray[Any]) -> bytes:
+    """Pixels as OpenCV has them (grey or BGR) -> the bytes of a JPEG."""
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(20, 33), (32, 64), (45, 301), (33, 40)])
+@pytest.mark.parametrize("way", ["stretch", "margins"])
+def test_a_grey_picture_seen_three_times_is_resized_to_the_same_numbers_as_one_with_three_channels(
+    channels: Literal[1, 3], size: tuple[int, int], way: Literal["stretch", "margins"]
+) -> None:
+    encoded = png(noise(*size)[:, :, 0])
+    spec = InputSpec(channels=channels, min_width=64, narrow=way)
+    shared, whole = decode_shared(encoded, "x"), decode_picture(encoded, "x")
+    assert np.array_equal(shared, whole)
+    assert np.array_equal(resize(shared, spec), resize(whole, spec))
+    assert np.array_equal(resize(shared, spec, 72), resize(whole, spec, 72))
+
+
+def test_a_shared_grey_picture_holds_one_channel_and_refuses_to_be_written_into() -> None:
+    shared = decode_shared(png(noise(8, 8)[:, :, 0]), "x")
+    assert shared.strides[2] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        shared[0, 0, 0] = 1
+
+
+def test_a_decoded_picture_may_be_written_into() -> None:
+    for pixels in (noise(8, 8), noise(8, 8)[:, :, 0]):
+        picture = decode_picture(png(pixels), "x")
+        picture[0, 0] = (1, 2, 3)
+        assert picture[0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(20, 64), (40, 100), (32, 64)])
+def test_resizing_into_a_batch_gives_what_resizing_alone_gives(channels: Literal[1, 3], size: tuple[int, int]) -> None:
+    spec = InputSpec(channels=channels)
+    batch = np.zeros((3, 32, 64, channels), np.uint8)
+    for picture in (noise(*size), decode_shared(png(noise(*size)[:, :, 0]), "x")):
+        resize(picture, spec, 64, batch[1])
+        assert np.array_equal(batch[1], resize(picture, spec, 64))
+    assert not batch[[0, 2]].any()
+
+
+def test_resizing_into_an_array_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(32, 72, 3\) does not take the picture; give one of \(32, 64, 3\)"):
+        resize(noise(32, 64), InputSpec(), 64, np.zeros((32, 72, 3), np.uint8))
+    with pytest.raises(ValueError, match="in one piece"):
+        resize(noise(32, 64), InputSpec(), 64, np.zeros((32, 128, 3), np.uint8)[:, ::2])
+
+
+@pytest.mark.parametrize(
+    ("height", "decoded"), [(63, 63), (127, 127), (128, 64), (255, 128), (256, 64), (511, 128), (512, 64), (1000, 125)]
+)
+@pytest.mark.parametrize("grey", [True, False])
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_leaves_the_least_height(
+    height: int, decoded: int, grey: bool
+) -> None:
+    pixels = noise(height, 50)
+    encoded = jpeg(pixels[:, :, 0] if grey else pixels)
+    factor = round(height / decoded)
+    assert decode_shared(encoded, "x", 64).shape == (decoded, -(-50 // factor), 3)
+    assert decode_shared(encoded, "x").shape == (height, 50, 3)
+
+
+def test_a_reduced_jpeg_shows_the_same_colours() -> None:
+    pixels = np.zeros((128, 256, 3), np.uint8)
+    pixels[:, :128], pixels[:, 128:] = (200, 60, 20), (30, 90, 210)  # blue, green, red
+    spec = InputSpec()
+    whole, reduced = (resize(decode_shared(jpeg(pixels), "x", least), spec).astype(int) for least in (0, 64))
+    assert np.abs(whole - reduced).mean() < 1
+    assert np.abs(reduced[16, 5] - (20, 60, 200)).max() < 8
+
+
+def test_only_jpegs_are_decoded_at_a_reduced_scale() -> None:
+    assert decode_shared(png(noise(256, 50)), "x", 64).shape == (256, 50, 3)
+
+
+def test_a_rotation_in_the_exif_data_is_not_applied_to_a_reduced_picture() -> None:
+    encoded = jpeg(noise(128, 300))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
+    assert decode_shared(turned, "x", 64).shape == (64, 150, 3)
+
+
+@pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]])
+def test_the_size_of_every_kind_of_jpeg_stands_in_its_frame_header(flags: list[int]) -> None:
+    encoded = cv2.imencode(".jpg", noise(300, 21), flags)[1].tobytes()
+    assert picture_size(encoded, "x") == picture_size(memoryview(encoded), "x") == (300, 21)
+    padded = encoded[:2] + b"\xff\xff" + encoded[2:]  # fill bytes may stand before any marker
+    assert picture_size(padded, "x") == (300, 21)
+
+
+@pytest.mark.parametrize("length", [2, 5, 15, 30])
+def test_a_jpeg_that_ends_before_its_frame_header_is_named(length: int) -> None:
+    with pytest.raises(ValueError, match=r"x\.jpg does not begin like a picture"):
+        picture_size(jpeg(noise(8, 8))[:length], "x.jpg")
