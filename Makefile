@@ -53,6 +53,7 @@ test: lint
 	$(RUN) -m pytest --cov --cov-report=term
 
 test-full: lint fonts
+	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[mnn,ncnn]'
 	$(RUN) -m pytest --cov --cov-report=term -m 'full or not full'
 	$(RUN) -m benchmarks.demo
 

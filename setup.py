@@ -48,7 +48,9 @@ setup(
     # Why each is there, and under which licence: docs/dependencies.md.
     install_requires=[
         "accelerate>=1.0",
+        "ai-edge-litert>=2.1",
         "editdistance>=0.8",
+        "flatbuffers>=24.3",
         "freetype-py>=2.4",
         "lmdb>=1.4",
         "matplotlib>=3.8",
@@ -85,6 +87,9 @@ setup(
             "fontpkg-spectral",
             "fontpkg-zilla-slab",
         ],
+        "mnn": ["MNN"],
+        "ncnn": ["ncnn"],
+        "shaping": ["uharfbuzz"],
         # ruff and mypy stay in one series, so that a new release does not turn an old commit red.
         "dev": [
             "mypy>=2.4,<2.5",

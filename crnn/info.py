@@ -20,7 +20,7 @@ class InfoOptions:
     """What `crnn info` takes."""
 
     model: tyro.conf.Positional[Path]
-    """A checkpoint (.pt) or an exported file (.onnx)."""
+    """A checkpoint (.pt) or an exported file (.onnx, .tflite)."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -42,6 +42,8 @@ def description(runtime: Runtime) -> dict[str, Any]:
     info = runtime.info
     return {
         "path": str(runtime.path),
+        "target": info.target,
+        "one_line_at_a_time": info.one_line_at_a_time,
         "bytes": runtime.path.stat().st_size,
         "parameters": runtime.parameters,
         "charset": asdict(info.charset) | {"classes": info.charset.classes},
@@ -57,6 +59,7 @@ def print_tables(facts: dict[str, Any], console: Console) -> None:
     """One table for each part of the description."""
     console.print(Text(facts["path"], style="bold"))
     single = {
+        "format": facts["target"] or "checkpoint",
         "size": f"{facts['bytes'] / 1e6:.2f} MB",
         "parameters": f"{facts['parameters']:,}",
         "pixels per column": facts["pixels_per_column"],

@@ -9,22 +9,31 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import tyro
 
-from crnn.checkpoint import load_checkpoint, write_atomically
-from crnn.runtimes import open_runtime
-from data.lines import open_lines
-from export.parity import Parity, compare, drawn_batches, real_batches, require
-from export.targets import TARGETS, TargetName
+from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, write_atomically
+from crnn.quantisation import Range
+from crnn.runtimes import Runtime, open_runtime
+from data.picture import InputSpec
+from export.calibration import Quantisation, calibrate, gridded_values, with_pooled
+from export.operators import Conv, Graph, Linear, Lstm
+from export.parity import Expected, Parity, compare, expect, require
+from export.report import Written, summarise
+from export.sensitivity import Search, search
+from export.targets import NOT_IN_ALL, TARGETS, Target, TargetName
 
 if TYPE_CHECKING:
-    from data.lines import Picture
+    from crnn.runtimes.torch_runtime import TorchRuntime
+    from export.lines import ExportLines
+
+COST_LINES = 50
+"""Calibration lines on which the cost of quantising one operator alone is measured."""
 
 
 @dataclass(frozen=True)
@@ -34,87 +43,226 @@ class ExportOptions:
     model: Path
     """Checkpoint (.pt) of crnn train or distill."""
     to: tuple[TargetName | Literal["all"], ...] = ("onnx",)
-    """Formats to write."""
+    """Formats to write; "all" are those that need no further package, so neither ncnn nor mnn."""
     out: Path | None = None
     """File for one format, folder for several; without it the files go beside the checkpoint."""
-    data: tuple[Path, ...] = ()
-    """Real lines (LMDB, folder or zip) that the check reads too, besides drawn ones."""
-    lines: int = 50
-    """How many lines of each --data the check reads, drawn at random."""
+    data: tuple[str, ...] = ()
+    """Lines for calibration and check, SOURCE[:weight]: LMDBs, folders or zips, or synth; without it what the model
+    learnt from where that is still there, else synth."""
+    lines: int = 200
+    """Lines that the check reads."""
+    calibration_lines: int = 200
+    """Other lines, on which the ranges of activations and the accuracy of int8 are measured."""
+    max_drop: float = 0.01
+    """Share of the calibration lines that int8 may lose; beyond it operators are kept in float, one by one."""
+    fixed_width: int = 320
+    """Pixels, of formats with a fixed width."""
     seed: int = 0
-    """Of what is drawn for the check."""
+    """Of what is drawn."""
     json: bool = False
     """Print what was written and measured as JSON."""
 
     def __post_init__(self) -> None:
         if not self.to:
             raise ValueError("no format was named; give --to onnx")
-        if self.lines < 1:
-            raise ValueError(f"--lines is {self.lines}; give at least 1")
+        for flag, value in (("--lines", self.lines), ("--calibration-lines", self.calibration_lines)):
+            if value < 1:
+                raise ValueError(f"{flag} is {value}; give at least 1")
+        if not 0 <= self.max_drop <= 1:
+            raise ValueError(f"--max-drop is {self.max_drop}; give a share from 0 to 1, such as 0.01")
 
     def targets(self) -> list[TargetName]:
         """The formats asked for, each once, in the order given."""
-        every = get_args(TargetName)
+        every = [name for name in get_args(TargetName) if name not in NOT_IN_ALL]
         return list(dict.fromkeys(each for name in self.to for each in (every if name == "all" else (name,))))
 
 
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(ExportOptions, args=argv, prog="crnn export")
-    command = f"crnn export {shlex.join(argv)}"
-    pictures = sample_pictures(options.data, options.lines, options.seed)
-    targets = options.targets()
     reports = []
-    for name, out in zip(targets, out_paths(options.model, targets, options.out), strict=True):
-        export_model(options.model, name, out, pictures, options.seed, command)
-        reports.append(json.loads(report_path(out).read_text(encoding="utf-8")))
+    for report in export(options, f"crnn export {shlex.join(argv)}"):
+        reports.append(report)
         if not options.json:
-            print(summary(reports[-1], out))
+            print(summary(report), flush=True)
     if options.json:
         print(json.dumps(reports, ensure_ascii=False, indent=1))
     return 0
 
 
-def export_model(
-    checkpoint_path: Path,
-    target: TargetName,
-    out: Path,
-    pictures: Sequence[Picture] = (),
-    seed: int = 0,
-    command: str = "",
-) -> Path:
-    """Writes a checkpoint as one format, and what its check measured as JSON beside it; returns out.
+def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]]:
+    """Writes one format after the other and gives what its JSON holds; see ExportJob.write."""
+    targets = options.targets()
+    outs = out_paths(options.model, targets, options.out)
+    job = ExportJob(options, command)
+    for name, out in zip(targets, outs, strict=True):
+        yield job.write(name, out)
 
-    The file is written under another name, read by its own runtime at several widths and batch sizes against
-    the network in float32, and only then moved to out: what was there before stays until then.
 
-    pictures: real lines that are compared as well, each at its natural width.
-    command: goes into the JSON.
-    Raises ValueError with the numbers where the file reads differently; out and its JSON are left as they were.
-    """
-    from crnn.model import Crnn  # torch is not imported before the flags are read
-    from crnn.runtimes.torch_runtime import TorchRuntime
-    from export.graph import read_graph
+class ExportJob:
+    """One checkpoint on its way to several formats: what they share is made once, when the first one asks for it."""
 
-    if out.resolve() == checkpoint_path.resolve():
-        raise ValueError(f"--out {out} is the checkpoint itself; give another file")
-    checkpoint = load_checkpoint(checkpoint_path)
-    model = Crnn.from_checkpoint(checkpoint)
-    graph = read_graph(model)
-    chosen, info = TARGETS[target], checkpoint.info
-    with hidden_folder(out) as folder:
-        unproven = folder / f"unproven{chosen.suffix}"
-        chosen.write(graph, info, unproven)
-        batches = [*drawn_batches(info.input_spec, seed), *real_batches(pictures, info.input_spec)]
-        network = TorchRuntime(model, info, checkpoint_path)
-        parity = compare(network, open_runtime(unproven, threads=1), batches, info.charset, chosen.tolerance)
-        require(parity, str(out))
-        report = describe(checkpoint_path, target, out, parity, command)
-        chosen.write(graph, replace(info, parity=report["parity"]), unproven)
-        report["bytes"] = unproven.stat().st_size
-        unproven.replace(out)
-    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-    write_atomically(report_path(out), lambda file: file.write(text.encode()))
-    return out
+    def __init__(self, options: ExportOptions, command: str) -> None:
+        self.options, self.command = options, command
+        self.checkpoint: Checkpoint = load_checkpoint(options.model)
+        self.info: ModelInfo = self.checkpoint.info
+        self._expected: dict[InputSpec, tuple[Expected, ...]] = {}
+
+    @cached_property
+    def network(self) -> TorchRuntime:
+        """In float32 on the CPU."""
+        from crnn.model import Crnn  # torch is not imported before the flags are read
+        from crnn.runtimes.torch_runtime import TorchRuntime
+
+        return TorchRuntime(Crnn.from_checkpoint(self.checkpoint), self.info, self.options.model)
+
+    @cached_property
+    def graph(self) -> Graph:
+        from crnn.model import Crnn
+        from export.graph import read_graph
+
+        return read_graph(Crnn.from_checkpoint(self.checkpoint))
+
+    @cached_property
+    def lines(self) -> ExportLines:
+        from export.lines import choose_sources, draw_lines
+
+        options = self.options
+        sources = choose_sources(options.data, self.info, options.model)
+        return draw_lines(sources, self.info, options.calibration_lines, options.lines, options.seed)
+
+    @cached_property
+    def calibration(self) -> tuple[Expected, ...]:
+        """The calibration lines as the network reads them."""
+        return expect(self.network, self.lines.calibration, self.info.charset, self.info.input_spec)
+
+    @cached_property
+    def ranges(self) -> dict[str, Range]:
+        """Of activations: those that quantisation-aware training settled on, else those of the calibration lines."""
+        pictures = [one.picture for one in self.calibration]
+        if not self.info.ranges:
+            return calibrate(self.graph, pictures)
+        missing = set(gridded_values(self.graph)) - set(self.info.ranges)
+        if missing:
+            raise ValueError(
+                f"{self.options.model} holds no range for {sorted(missing)[0]}, though it was trained with simulated "
+                "int8; it was made by another version, so train it anew"
+            )
+        return with_pooled(self.graph, {name: Range(low, high) for name, (low, high) in self.info.ranges.items()})
+
+    def expected(self, spec: InputSpec) -> tuple[Expected, ...]:
+        """The lines of the check as the network reads them under a spec."""
+        if spec not in self._expected:
+            self._expected[spec] = expect(self.network, self.lines.check, self.info.charset, spec)
+        return self._expected[spec]
+
+    def write(self, name: TargetName, out: Path) -> dict[str, Any]:
+        """Writes one format, and what its check measured as JSON beside it; returns the JSON's content.
+
+        The file is written under another name, read by its own runtime beside the network, and only then moved to
+        out: what was there before stays until then. ValueError with the numbers where the file reads differently.
+        """
+        target = TARGETS[name]
+        info = replace(
+            self.info,
+            target=name,
+            one_line_at_a_time=target.one_line_at_a_time,
+            input_spec=self.spec_of(target),
+            ranges={},
+        )
+        with hidden_folder(out) as folder:
+            unproven = folder / f"unproven{target.suffix}"
+            found = self.keep_in_float(target, info, unproven) if target.int8 else None
+            kept = frozenset(found.kept) if found else frozenset()
+            written, runtime = self.trial(target, info, kept, unproven)
+            company = not target.one_line_at_a_time
+            parity = compare(runtime, self.expected(info.input_spec), info.charset, target.gate, company)
+            require(parity, str(out))
+            report = self.describe(name, out, parity, written, found)
+            final = target.write(self.graph, replace(info, parity=report["parity"]), self.quantisation(target, kept))
+            unproven.write_bytes(final.content)
+            report["bytes"] = len(final.content)
+            unproven.replace(out)
+        text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+        write_atomically(report_path(out), lambda file: file.write(text.encode()))
+        return report
+
+    def spec_of(self, target: Target) -> InputSpec:
+        """The input spec of a format; one of fixed width shrinks longer lines and gives shorter ones margins."""
+        spec, width = self.info.input_spec, self.options.fixed_width
+        if not target.fixed_width:
+            return spec
+        if width < 1 or width % spec.width_multiple:
+            raise ValueError(f"--fixed-width is {width}; give a multiple of {spec.width_multiple} pixels")
+        return replace(spec, min_width=width, max_width=width, narrow="margins")
+
+    def quantisation(self, target: Target, keep_float: frozenset[str]) -> Quantisation:
+        return Quantisation(self.ranges if target.calibrated else {}, keep_float)
+
+    def trial(self, target: Target, info: ModelInfo, keep_float: frozenset[str], path: Path) -> tuple[Written, Runtime]:
+        """The file as it would be, at path, and its runtime."""
+        written = target.write(self.graph, info, self.quantisation(target, keep_float))
+        path.write_bytes(written.content)
+        return written, open_runtime(path, threads=1)
+
+    def keep_in_float(self, target: Target, info: ModelInfo, path: Path) -> Search | None:
+        """The operators that must stay float for the accuracy asked for; None where the network itself reads little."""
+        operators = [o.output for o in self.graph.operators if isinstance(o, Conv | Lstm | Linear)]
+
+        def parity(keep_float: frozenset[str], lines: Sequence[Expected]) -> Parity:
+            _, runtime = self.trial(target, info, keep_float, path)
+            return compare(runtime, lines, info.charset, target.gate, company=False)
+
+        def drop(keep_float: frozenset[str]) -> float:
+            return lost(parity(keep_float, self.calibration))
+
+        def cost(name: str) -> float:
+            return parity(frozenset(operators) - {name}, self.calibration[:COST_LINES]).relative
+
+        if parity(frozenset(operators), self.calibration).judged_by == "numbers alone":
+            return None
+        try:
+            return search(operators, drop, cost, self.options.max_drop)
+        except ValueError as error:
+            raise ValueError(f"{self.options.model} is not written as {info.target}: {error}") from error
+
+    def describe(
+        self, name: TargetName, out: Path, parity: Parity, written: Written, found: Search | None
+    ) -> dict[str, Any]:
+        """What goes into the JSON beside the file; its "parity" travels in the file too."""
+        versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "ai-edge-litert")}
+        measured = parity.to_json() | {"against": "the network in float32 on the CPU", "versions": versions}
+        target = TARGETS[name]
+        report = {
+            "command": self.command,
+            "date": datetime.date.today().isoformat(),
+            "model": str(self.options.model),
+            "target": name,
+            "file": str(out),
+            "one_line_at_a_time": target.one_line_at_a_time,
+            "data": list(self.lines.sources),
+            "seed": self.options.seed,
+            "left_out": self.lines.left_out,
+            "parity": measured,
+            "summary": summarise(written.operators),
+            "operators": [asdict(operator) for operator in written.operators],
+        }
+        if target.fixed_width:  # what the format itself costs, whoever reads it
+            natural = [one for one in self.expected(self.info.input_spec) if one.compared]
+            report["right_at_natural_widths"] = sum(one.text == one.label for one in natural)
+        if target.calibrated:
+            trained = "quantisation-aware training"
+            report["ranges_from"] = trained if self.info.ranges else f"{len(self.lines.calibration)} calibration lines"
+        if target.int8:
+            report["max_drop"] = self.options.max_drop
+            report["search"] = found.to_json() if found else "none: the network reads under half of the lines"
+        return report
+
+
+def lost(parity: Parity) -> float:
+    """Share of the lines that the file loses: of right ones where there are labels, else of equal texts."""
+    if parity.labelled:
+        return (parity.right_network - parity.right_file) / parity.labelled
+    return 1 - parity.same / max(parity.lines, 1)
 
 
 @contextmanager
@@ -141,6 +289,8 @@ def out_paths(model: Path, targets: Sequence[TargetName], out: Path | None) -> l
             raise ValueError(f"--out {out} is a file, but {len(names)} formats are to be written; give a folder")
         return [out / name for name in names]
     suffix = TARGETS[targets[0]].suffix
+    if not suffix.endswith(".zip"):  # of the others the last part tells the runtime
+        suffix = "." + suffix.rpartition(".")[2]
     if not out.name.endswith(suffix):
         raise ValueError(f"--out {out} does not end in {suffix}, by which its runtime is chosen; give a name that does")
     return [out]
@@ -151,34 +301,20 @@ def report_path(out: Path) -> Path:
     return out.with_name(out.name + ".json")
 
 
-def describe(checkpoint: Path, target: TargetName, out: Path, parity: Parity, command: str) -> dict[str, Any]:
-    """What goes into the JSON beside the file; its "parity" travels in the file too."""
-    versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
-    measured = parity.to_json() | {"against": "the network in float32 on the CPU", "versions": versions}
-    return {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "model": str(checkpoint),
-        "target": target,
-        "file": str(out),
-        "parity": measured,
-    }
-
-
-def sample_pictures(paths: Sequence[Path], lines: int, seed: int) -> list[Picture]:
-    """At most so many lines of each source, drawn at random, in the source's order."""
-    pictures = []
-    for path in paths:
-        source = open_lines(path)
-        drawn = np.random.default_rng(seed).permutation(len(source))[:lines]
-        pictures += [source[int(i)].picture for i in sorted(drawn)]
-    return pictures
-
-
-def summary(report: dict[str, Any], out: Path) -> str:
+def summary(report: dict[str, Any]) -> str:
+    """Size, likeness and accuracy in one line, and where something stayed float, what."""
     parity = report["parity"]
-    return (
-        f"{out}  {report['bytes'] / 1e6:.2f} MB; {parity['pictures']} pictures in {len(parity['cases'])} batches "
-        f"read as the network reads them, log-probabilities within {parity['difference']:.1e} "
-        f"(allowed {parity['tolerance']:g})"
-    )
+    told = [f"{report['file']}  {report['bytes'] / 1e6:.2f} MB"]
+    if parity["judged_by"] == "numbers alone":
+        told.append("the network reads under half of the lines, so numbers alone were compared")
+    else:
+        told.append(f"{parity['same_texts']} of {parity['lines']} texts as the network reads them")
+    if parity["labelled"]:
+        natural = report.get("right_at_natural_widths")
+        beside = "" if natural is None else f"; {natural} at natural widths"
+        told.append(f"right {parity['right_file']} of {parity['labelled']} (network {parity['right_network']}{beside})")
+    told.append(f"log-probabilities within {parity['difference']:.1e}")
+    kept = report.get("search", {})["kept_in_float"] if isinstance(report.get("search"), dict) else []
+    if kept:
+        told.append(f"kept in float: {', '.join(kept)}")
+    return "; ".join(told)

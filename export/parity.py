@@ -1,152 +1,272 @@
-"""An exported file is believed only when it answers as the network does: same pictures, same numbers, same text."""
+"""An exported file is believed only when it answers as the network does: same lines, same numbers, same texts."""
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn.charset import Charset
-from crnn.ctc import greedy
-from data.lines import Picture
-from data.picture import InputSpec, prepare
+from crnn.ctc import blank_outside, greedy
+from data.lines import Line
+from data.picture import InputSpec, natural_width, prepare, shown_columns
 
 Batch = NDArray[np.float32]
 """float32: pictures (N, C, H, W) or log-probabilities (N, T, K)."""
 
 WIDTHS = (64, 128, 320)
-BATCHES = (1, 3)
+"""Pixels; some lines are brought to each of these, so that shapes change however alike the lines are."""
+COMPANY = 3
+"""Lines of a batch, where a batch may hold more than one."""
+AGAIN = 10
+"""Every so many lines one is read twice in a row."""
+LEAST_RIGHT = 0.5
+"""A network that reads fewer of the lines right has no texts worth comparing."""
+
+Measure = Literal["largest", "relative"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a format must hold.
+
+    tolerance, measure: how far log-probabilities may be from the network's: the largest difference, or the root mean
+        square of all differences as a share of the standard deviation of the network's.
+    least_same: share of the lines whose text must be the network's; of those that the network reads right where labels
+        tell which.
+    """
+
+    tolerance: float
+    measure: Measure
+    least_same: float
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """A line as the network reads it.
+
+    picture: (1, C, H, W). log_probs: (1, T, K). shown: first and end of the columns that show more than margin.
+    label: as the charset writes it; None where it has none.
+    compared: whether its text counts; not where it was brought to another width than its own.
+    """
+
+    picture: Batch
+    log_probs: Batch
+    shown: tuple[int, int]
+    text: str
+    label: str | None
+    compared: bool = True
 
 
 @dataclass(frozen=True)
 class Case:
-    """One batch that was read by both.
+    """All lines of one width and batch size.
 
-    difference: the largest between two log-probabilities; nan where either gave one.
-    differing_texts: pictures of the batch whose decoded text differs.
+    difference: the largest between two log-probabilities; nan where either gave one. differing_texts: of the lines.
     """
 
     width: int
     batch: int
+    lines: int
     difference: float
     differing_texts: int
 
 
 @dataclass(frozen=True)
 class Parity:
-    """All cases in the order in which they were read, and how much they may differ."""
+    """How a file read, beside the network.
 
-    tolerance: float
+    relative: root mean square of the differences over the standard deviation of the network's log-probabilities.
+    lines: that were compared by text; same: of them with the network's text.
+    labelled: of them with a label; right_network, right_file: of those; same_right: of those that the network reads
+        right.
+    repeated: lines that were read twice in a row; unlike: of them that read differently the second time, by any bit.
+    """
+
+    gate: Gate
+    difference: float
+    relative: float
+    lines: int
+    same: int
+    labelled: int
+    right_network: int
+    right_file: int
+    same_right: int
+    repeated: int
+    unlike: int
     cases: tuple[Case, ...]
 
     @property
-    def difference(self) -> float:
-        """The largest of all cases; nan where one is nan."""
-        return float(np.max([case.difference for case in self.cases]))
+    def judged_by(self) -> Literal["numbers and texts", "numbers alone"]:
+        """Numbers alone where the network itself reads under half of the labelled lines."""
+        untrained = self.labelled and self.right_network < LEAST_RIGHT * self.labelled
+        return "numbers alone" if untrained else "numbers and texts"
 
     @property
-    def pictures(self) -> int:
-        return sum(case.batch for case in self.cases)
+    def same_share(self) -> float:
+        """Of the lines that the network reads right where labels tell which, else of all; 1 where there are none."""
+        same, lines = (self.same_right, self.right_network) if self.labelled else (self.same, self.lines)
+        return same / lines if lines else 1.0
 
     @property
-    def differing_texts(self) -> int:
-        return sum(case.differing_texts for case in self.cases)
-
-    @property
-    def holds(self) -> bool:
-        return self.difference <= self.tolerance and not self.differing_texts  # false for nan
+    def failures(self) -> list[str]:
+        """What does not hold, one clause each."""
+        found = []
+        measured = self.difference if self.gate.measure == "largest" else self.relative
+        if not measured <= self.gate.tolerance:  # so that nan fails
+            name = "by" if self.gate.measure == "largest" else "in relation to their spread by"
+            found.append(f"log-probabilities differ {name} {measured:.3g} where {self.gate.tolerance:g} is allowed")
+        if self.judged_by == "numbers and texts" and self.same_share < self.gate.least_same:
+            found.append(
+                f"{self.same_share:.1%} of the texts are the network's where {self.gate.least_same:.1%} are asked for"
+            )
+        if self.unlike:
+            found.append(f"{self.unlike} of {self.repeated} lines read differently the second time")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "tolerance": self.tolerance,
+            "judged_by": self.judged_by,
+            "tolerance": self.gate.tolerance,
+            "measure": self.gate.measure,
+            "least_same": self.gate.least_same,
             "difference": self.difference,
-            "pictures": self.pictures,
-            "differing_texts": self.differing_texts,
-            "cases": [asdict(case) for case in self._by_shape()],
+            "relative": self.relative,
+            "lines": self.lines,
+            "same_texts": self.same,
+            "labelled": self.labelled,
+            "right_network": self.right_network,
+            "right_file": self.right_file,
+            "same_texts_of_right_network": self.same_right,
+            "read_twice": self.repeated,
+            "unlike_the_second_time": self.unlike,
+            "cases": [asdict(case) for case in self.cases],
         }
 
-    def _by_shape(self) -> list[Case]:
-        """Cases of one width and batch size as one, in the order in which shapes came first."""
-        shapes: dict[tuple[int, int], list[Case]] = {}
-        for case in self.cases:
-            shapes.setdefault((case.width, case.batch), []).append(case)
-        return [
-            Case(width, batch, max(c.difference for c in own), sum(c.differing_texts for c in own))
-            for (width, batch), own in shapes.items()
-        ]
+
+def expect(
+    network: Callable[[Batch], Batch], lines: Sequence[Line], charset: Charset, spec: InputSpec
+) -> tuple[Expected, ...]:
+    """The lines as the network reads them, in the order in which files will: widths grow, then shrink.
+
+    Besides each line at its own width some are brought to each of WIDTHS, within the spec's bounds.
+    """
+    multiple = spec.width_multiple
+    bounded = {min(max(round(w / multiple) * multiple, spec.min_width), spec.max_width) for w in WIDTHS}
+    forced = [(line, width) for width in sorted(bounded) for line in lines[:COMPANY]]
+    own = [(line, natural_width(line.picture.shape[0], line.picture.shape[1], spec)) for line in lines]
+    ordered = sorted([*((line, width, False) for line, width in forced), *((line, width, True) for line, width in own)],
+                     key=lambda entry: entry[1])  # fmt: skip
+    up_and_down = ordered[::2] + ordered[1::2][::-1]
+    expected = []
+    for line, width, compared in up_and_down:
+        picture = prepare(line.picture, spec, None if compared else width)[None]
+        log_probs = network(picture)
+        per_column = picture.shape[-1] // log_probs.shape[1]
+        height, own_width = line.picture.shape[:2]
+        shown = shown_columns(height, own_width, spec, per_column) if compared else (0, log_probs.shape[1])
+        label = None if line.text is None else charset.normalise(line.text)
+        text = greedy(blank_outside(log_probs[0], *shown), charset).text
+        expected.append(Expected(picture, log_probs, shown, text, label, compared))
+    return tuple(expected)
 
 
 def compare(
-    reference: Callable[[Batch], Batch],
     candidate: Callable[[Batch], Batch],
-    batches: Iterable[Batch],
+    expected: Sequence[Expected],
     charset: Charset,
-    tolerance: float,
+    gate: Gate,
+    company: bool,
 ) -> Parity:
-    """Reads every batch (N, C, H, W) with both, one batch after the other with the same two readers."""
-    cases = []
-    for pictures in batches:
-        expected, given = reference(pictures), candidate(pictures)  # (N, T, K)
-        number, width = pictures.shape[0], pictures.shape[-1]
-        if expected.shape != given.shape:
-            raise ValueError(
-                f"for {number} pictures {width} pixels wide the file gives an output of shape {given.shape}, the "
-                f"network one of {expected.shape}; the file would misread such lines, so it is not kept"
+    """Reads every line with the file, one after the other, some twice, and with company in batches of COMPANY too.
+
+    ValueError where an output has another shape than the network's.
+    """
+    cases: list[Case] = []
+    squares, spread, unlike = [], [], 0
+    given_texts: list[str] = []
+    for number, one in enumerate(expected):
+        given = candidate(one.picture)
+        cases.append(_case(one.picture, one.log_probs, given, charset))
+        if number % AGAIN == 0 and not np.array_equal(given, candidate(one.picture)):
+            unlike += 1
+        squares.append(np.square(given - one.log_probs).ravel())
+        spread.append(one.log_probs.ravel())
+        given_texts.append(greedy(blank_outside(given[0], *one.shown), charset).text)
+    if company:
+        for some in _batches(expected):
+            pictures, log_probs = (
+                np.concatenate(parts) for parts in zip(*((e.picture, e.log_probs) for e in some), strict=True)
             )
-        texts = zip(expected, given, strict=True)
-        differing = sum(greedy(a, charset).text != greedy(b, charset).text for a, b in texts)
-        cases.append(Case(width, number, float(np.max(np.abs(expected - given))), differing))
-    return Parity(tolerance, tuple(cases))
-
-
-def require(parity: Parity, name: str) -> None:
-    """ValueError with the numbers, naming the file, where it differs from the network by more than it may."""
-    if parity.holds:
-        return
-    cases = ", ".join(f"{c.width} px x {c.batch}: {c.difference:.2g}" for c in parity.cases)
-    raise ValueError(
-        f"{name} does not read as the network does and is not kept: log-probabilities differ by "
-        f"{parity.difference:.3g} where {parity.tolerance:g} is allowed, and {parity.differing_texts} of "
-        f"{parity.pictures} texts differ ({cases})"
+            cases.append(_case(pictures, log_probs, candidate(pictures), charset))
+    texts = [(one, text) for one, text in zip(expected, given_texts, strict=True) if one.compared]
+    labelled = [(one, text) for one, text in texts if one.label is not None]
+    right = [(one, text) for one, text in labelled if one.text == one.label]
+    relative = float(np.sqrt(np.concatenate(squares).mean()) / max(float(np.concatenate(spread).std()), 1e-9))
+    return Parity(
+        gate=gate,
+        difference=float(np.max([case.difference for case in cases])),  # nan where one is nan
+        relative=relative,
+        lines=len(texts),
+        same=sum(one.text == text for one, text in texts),
+        labelled=len(labelled),
+        right_network=len(right),
+        right_file=sum(one.label == text for one, text in labelled),
+        same_right=sum(one.text == text for one, text in right),
+        repeated=len(range(0, len(expected), AGAIN)),
+        unlike=unlike,
+        cases=_by_shape(cases),
     )
 
 
-def drawn_batches(spec: InputSpec, seed: int) -> Iterator[Batch]:
-    """Drawn lines at three widths, one and three at a time, first growing, then shrinking.
-
-    What a runtime keeps from a shape it saw before shows only when shapes change in both directions.
-    Widths are brought within the spec's bounds.
-    """
-    multiple = spec.width_multiple
-    bounded = [min(max(round(w / multiple) * multiple, spec.min_width), spec.max_width) for w in WIDTHS]
-    widths = sorted(set(bounded))
-    shapes = [(w, BATCHES[i % 2]) for i, w in enumerate(widths)]
-    shapes += [(w, BATCHES[1 - i % 2]) for i, w in reversed(list(enumerate(widths)))]
-    generator = np.random.default_rng(seed)
-    for width, number in shapes:
-        yield np.stack([prepare(draw_line(width, generator), spec, width) for _ in range(number)])
+def _batches(expected: Sequence[Expected]) -> list[list[Expected]]:
+    """One batch of COMPANY lines at each width that has as many, widths growing and shrinking in turns."""
+    by_width: dict[int, list[Expected]] = {}
+    for one in expected:
+        by_width.setdefault(one.picture.shape[-1], []).append(one)
+    widths = [width for width in sorted(by_width) if len(by_width[width]) >= COMPANY]
+    return [by_width[width][:COMPANY] for width in widths[::2] + widths[1::2][::-1]]
 
 
-def real_batches(pictures: Sequence[Picture], spec: InputSpec) -> Iterator[Batch]:
-    """Real lines at their natural widths, one at a time, in the order given."""
-    for picture in pictures:
-        yield prepare(picture, spec)[None]
+def _case(pictures: Batch, expected: Batch, given: Batch, charset: Charset) -> Case:
+    number, width = pictures.shape[0], pictures.shape[-1]
+    if expected.shape != given.shape:
+        raise ValueError(
+            f"for {number} pictures {width} pixels wide the file gives an output of shape {given.shape}, the network "
+            f"one of {expected.shape}; the file would misread such lines, so it is not kept"
+        )
+    pairs = zip(expected, given, strict=True)
+    differing = sum(greedy(a, charset).text != greedy(b, charset).text for a, b in pairs)
+    return Case(width, number, number, float(np.max(np.abs(expected - given))), differing)
 
 
-def draw_line(width: int, generator: np.random.Generator) -> Picture:
-    """Letters and digits in one colour on another with noise and a change of light: uint8 (32, width, 3)."""
-    paper, ink = generator.uniform(0, 255, (2, 3))
-    picture = np.empty((32, width, 3), np.uint8)
-    picture[:] = paper.astype(np.uint8)
-    text = "".join(generator.choice(list(string.ascii_letters + string.digits), width // 14))
-    cv2.putText(picture, text, (4, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, ink.tolist(), 2, cv2.LINE_AA)
-    left, right = generator.uniform(-40, 40, 2)
-    light = np.linspace(left, right, width)[None, :, None]
-    noisy = picture + light + generator.normal(0, 8, picture.shape)
-    drawn: Picture = np.clip(noisy, 0, 255).astype(np.uint8)
-    return drawn
+def _by_shape(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Cases of one width and batch size as one, by batch size and width."""
+    shapes: dict[tuple[int, int], list[Case]] = {}
+    for case in cases:
+        shapes.setdefault((case.batch, case.width), []).append(case)
+    return tuple(
+        Case(
+            width,
+            batch,
+            sum(c.lines for c in own),
+            float(np.max([c.difference for c in own])),
+            sum(c.differing_texts for c in own),
+        )
+        for (batch, width), own in sorted(shapes.items())
+    )
+
+
+def require(parity: Parity, name: str) -> None:
+    """ValueError with the numbers, naming the file, where it does not hold what its format must."""
+    if not parity.failures:
+        return
+    worst = sorted(parity.cases, key=lambda case: -case.difference)[:5]
+    cases = ", ".join(f"{c.width} px x {c.batch}: {c.difference:.2g}" for c in worst)
+    raise ValueError(
+        f"{name} does not read as the network does and is not kept: {'; '.join(parity.failures)} "
+        f"({parity.lines} lines; the widest apart {cases}); this is a fault of the export, so please report it"
+    )

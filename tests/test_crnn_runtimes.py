@@ -85,7 +85,10 @@ def test_a_file_that_is_missing_or_of_no_known_kind_is_named(tmp_path: Path) -> 
         open_runtime(tmp_path / "none.pt")
     other = tmp_path / "model.bin"
     other.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"ends in '\.bin', which no runtime reads; known are \.pt and \.onnx"):
+    with pytest.raises(
+        ValueError,
+        match=r"ends in '\.bin', which no runtime reads; known are \.pt, \.onnx, \.tflite, \.ncnn\.zip and \.mnn\.zip",
+    ):
         open_runtime(other)
 
 

@@ -14,7 +14,8 @@ from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn
 from crnn.runtimes import open_runtime
-from export.float_onnx import build, write_float_onnx
+from export.calibration import Quantisation
+from export.float_onnx import metadata, write_float_onnx, write_half_onnx
 from export.graph import read_graph
 
 SHAPES = ((1, 32), (3, 128), (1, 320), (3, 320), (1, 128), (3, 32))
@@ -28,7 +29,8 @@ def exported(random_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable
     def make(backbone: str = "resnet18", **sizes: object) -> tuple[Path, Path]:
         checkpoint = load_checkpoint(path := random_checkpoint(backbone, **sizes))
         out = tmp_path / f"{backbone}.onnx"
-        write_float_onnx(read_graph(Crnn.from_checkpoint(checkpoint)), checkpoint.info, out)
+        graph = read_graph(Crnn.from_checkpoint(checkpoint))
+        out.write_bytes(write_float_onnx(graph, checkpoint.info, Quantisation()).content)
         return path, out
 
     return make
@@ -115,14 +117,33 @@ def test_the_metadata_rebuilds_everything_but_the_weights(exported: Callable[...
 def test_other_readers_find_the_characters_without_the_space_which_is_the_last_class(
     random_checkpoint: Callable[..., Path],
 ) -> None:
-    checkpoint = load_checkpoint(random_checkpoint(charset=Charset.of("b a'")))
-    model = build(read_graph(Crnn.from_checkpoint(checkpoint)), checkpoint.info)
-    properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties["character"].splitlines() == ["'", "a", "b"]
-    assert checkpoint.info.charset.encode(" ") == [4]
+    info = load_checkpoint(random_checkpoint(charset=Charset.of("b a'"))).info
+    assert metadata(info)["character"].splitlines() == ["'", "a", "b"]
+    assert info.charset.encode(" ") == [4]
 
 
 def test_an_older_runtime_can_read_the_file(exported: Callable[..., tuple[Path, Path]]) -> None:
     model = onnx.load(exported()[1])
     assert model.ir_version <= 8
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_half_precision_halves_the_bytes_and_hardly_changes_the_numbers(random_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = load_checkpoint(path := random_checkpoint())
+    graph = read_graph(Crnn.from_checkpoint(checkpoint))
+    whole = write_float_onnx(graph, checkpoint.info, Quantisation())
+    half = write_half_onnx(graph, checkpoint.info, Quantisation())
+    weights = [sum(operator.bytes for operator in written.operators) for written in (whole, half)]
+    assert weights[1] < 0.52 * weights[0]
+    (out := path.with_suffix(".onnx")).write_bytes(half.content)
+    assert 1e-4 < largest_difference(path, out) < 0.2
+
+
+def test_the_report_names_every_operator_with_its_bytes(random_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = load_checkpoint(random_checkpoint())
+    graph = read_graph(Crnn.from_checkpoint(checkpoint))
+    written = write_float_onnx(graph, checkpoint.info, Quantisation())
+    assert [report.name for report in written.operators] == [operator.output for operator in graph.operators]
+    assert {report.weights for report in written.operators} == {"none", "float32"}
+    stored = sum(report.bytes for report in written.operators)
+    assert 4 * graph.parameters <= stored < len(written.content)

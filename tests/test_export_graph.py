@@ -12,7 +12,7 @@ from torch import nn
 
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn, parameter_count
-from export.graph import read_graph
+from export.graph import cut_rows, read_graph
 from export.operators import INPUT, OUTPUT, Conv, Graph, Linear, Lstm
 
 
@@ -59,10 +59,30 @@ def fold(layers: nn.Sequential) -> Conv:
     return operator
 
 
-def test_only_batch_norm_is_missing_among_the_parameters(network: Crnn) -> None:
+def test_only_batch_norm_and_dead_kernel_rows_are_missing_among_the_parameters(network: Crnn) -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     factors = sum(norm.weight.numel() for norm in norms)  # their shifts live on as the convolutions' biases
-    assert read_graph(network).parameters == parameter_count(network) - factors
+    last = network.get_submodule("backbone.stages.layer4")  # two rows high before its first convolution, one after it
+    kernels = [m.weight for m in last.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    dead = kernels[0].numel() // 3 + sum(kernel.numel() for kernel in kernels[1:]) * 2 // 3
+    assert read_graph(network).parameters == parameter_count(network) - factors - dead
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (5, 2), (7, 3)])
+def test_kernel_rows_that_meet_only_padding_are_cut_off_without_a_change(
+    rows: int, stride: int, kernel: int, padding: int
+) -> None:
+    torch.manual_seed(1)
+    layer = nn.Conv2d(2, 3, kernel, (stride, 1), padding)
+    whole = fold(nn.Sequential(layer))
+    cut = cut_rows(whole, rows)
+    picture = torch.rand(1, 2, rows, 9)
+    weight, bias = torch.from_numpy(cut.weight), torch.from_numpy(cut.bias)
+    made = nn.functional.conv2d(picture, weight, bias, cut.stride, cut.padding)
+    assert torch.allclose(made, layer(picture), atol=1e-6)
+    assert cut.weight.shape[2] == 1 if rows == 1 else cut.weight.shape[2] <= kernel
 
 
 def test_the_encoder_keeps_layers_directions_and_linear_layers(random_checkpoint: Callable[..., Path]) -> None:

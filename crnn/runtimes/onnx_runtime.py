@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from crnn.checkpoint import ModelInfo
+from crnn.runtimes import METADATA_KEY, available_cores
 
-METADATA_KEY = "pocket_crnn"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERROR = 3  # of onnxruntime's log levels: its warnings are about graphs, not about this use of them
 
@@ -66,6 +65,8 @@ class OnnxRuntime:
         return sum(math.prod(t.dims) for t in stored if t.data_type != onnx.TensorProto.INT64)
 
     def __call__(self, pictures: NDArray[np.float32], /) -> NDArray[np.float32]:
+        if self.info.one_line_at_a_time and len(pictures) > 1:
+            return np.concatenate([self(picture[None]) for picture in pictures])
         (log_probs,) = self._session.run(None, {self._input: pictures})
         return np.asarray(log_probs, dtype=np.float32)  # (N, T, K)
 
@@ -77,11 +78,6 @@ def available_provider(device: str) -> str:
         usable = ", ".join(d for d, p in PROVIDERS.items() if p in onnxruntime.get_available_providers())
         raise ValueError(f"the device {device!r} is not there for ONNX files; this onnxruntime has: {usable}")
     return provider
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def first_sentence(error: Exception) -> str:
