@@ -21,6 +21,11 @@ class DistillOptions:
         teacher: a checkpoint of crnn train or distill; any recogniser can teach.
         student_backbone: resnet18, resnet34, resnet50, mobilenet_v3_small or mobilenet_v3_large.
         student_width: multiplier of the student's channels; the teacher's where it is not given.
+        init: a trained student of the same sizes that the new one's CNN starts from; encoder and classifier come from
+            the teacher as ever.
+        quantise_aware: train and validate the CNN with simulated int8 and keep the ranges of its activations in the
+            student's file, where exporters of int8 find them. From a trained student (--init), --until 1000
+            --warm-up 50 --learning-rate 3e-4 will do; 1e-4 and 1e-3 did about as well.
         out: the student's file.
         data: sources, each an LMDB, a folder or zip with labels.tsv, or synth, with :weight mixed by weight; what the
             teacher was trained on where none is given.
@@ -39,7 +44,10 @@ class DistillOptions:
         outside_size_bounds: what happens where the student is not between a tenth of the teacher and the teacher in
             parameters or depth.
         keep_features: what the teacher says of stored lines is kept between epochs; lines are then shown unaltered.
-        validation: share of each stored source that is held out, or a source of its own.
+        validation: share of each stored source that is held out, by group where lines have one, or a source of its
+            own.
+        group_by: a regular expression that finds the group in a line's name; what the teacher was trained with, where
+            none is given.
         validation_lines: at most so many.
         augment: degrade, widen and narrow lines a little, differently at every visit; both networks see the same.
         drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and
@@ -52,6 +60,8 @@ class DistillOptions:
     teacher: Path
     student_backbone: str = "resnet18"
     student_width: float | None = None
+    init: Path | None = None
+    quantise_aware: bool = False
     out: Path = Path("student.pt")
     data: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
@@ -68,6 +78,7 @@ class DistillOptions:
     outside_size_bounds: Literal["warn", "refuse", "allow"] = "warn"
     keep_features: Literal["no", "memory", "disk"] = "no"
     validation: str = "0.05"
+    group_by: str | None = None
     validation_lines: int = 1000
     augment: bool = True
     drop_bad: bool = False

@@ -31,7 +31,7 @@ from crnn.train import (
 from data.lines import Line, split_source
 from data.picture import InputSpec, prepare
 from distill.objective import Distillation, TeacherFeatures, parse_distances
-from distill.student import build_student, outside_bounds
+from distill.student import build_student, outside_bounds, start_backbone
 
 if TYPE_CHECKING:
     from distill.cli import DistillOptions
@@ -51,15 +51,18 @@ def distill(options: DistillOptions, command: str) -> Path:
     student = build_student(
         teacher, options.student_backbone, width, charset, options.train_encoder, options.train_classifier
     )
+    if options.init is not None:
+        start_backbone(student, load_checkpoint(options.init), options.init)
     teacher_model = Crnn.from_checkpoint(teacher)
     check_bounds(teacher_model, student, options.outside_size_bounds)
     spec = teacher.info.input_spec
     data = options.data + options.unlabelled or recorded_data(teacher, options.teacher)
     synth = teacher.info.provenance.get("synth", {})
     unlabelled = options.ctc_weight == 0
+    group_by = options.group_by or teacher.info.provenance.get("group_by")
     sources = open_sources(
         data, charset, spec, options.validation, options.validation_lines, options.drop_bad,
-        synth, options.fit.seed, unlabelled,
+        synth, options.fit.seed, unlabelled, group_by,
     )  # fmt: skip
     features = kept_features(options, data)
     objective = Distillation(
@@ -69,9 +72,14 @@ def distill(options: DistillOptions, command: str) -> Path:
     exact = options.keep_features != "no"
     windows = make_windows(sources, charset, spec, options.fit, options.augment, exact)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
-    made = provenance(command, data, options.fit.seed, sources, synth) | {"teacher": taught}
+    made = provenance(command, data, options.fit.seed, sources, synth, group_by) | {"teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
+    if options.quantise_aware:
+        from distill.quantise_aware import simulate, simulated_saver
+
+        simulate(student)
+        keep = simulated_saver(options.out, info)
     if main_process():
         write_run(options.out, command, options)
     try:
@@ -90,8 +98,10 @@ def distill(options: DistillOptions, command: str) -> Path:
         labels = teacher.info.charset
         result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, spec).exact
         result["accuracy"] = written.info.provenance["validation_accuracy"]
+        if options.quantise_aware:
+            result["float_accuracy"] = evaluate(Crnn.from_checkpoint(written), sources.validation, charset, spec).exact
         if charset == labels:
-            result |= column_agreement(teacher_model, Crnn.from_checkpoint(written), sources.validation, spec)
+            result |= column_agreement(teacher_model, as_trained(written), sources.validation, spec)
     write_run(options.out, command, options, result)
     print(report(options.out, result), agreement(result), sep="\n")
     return options.out
@@ -165,7 +175,7 @@ def read_back(out: Path, validation: list[Line], device: str) -> Checkpoint:
     if not validation:
         return written
     reported = written.info.provenance["validation_accuracy"]
-    model = Crnn.from_checkpoint(written).to(device)
+    model = as_trained(written).to(device)
     model.to(memory_format=torch.channels_last)
     found = evaluate(model, validation, written.info.charset, written.info.input_spec).exact
     if found != reported:
@@ -176,6 +186,16 @@ def read_back(out: Path, validation: list[Line], device: str) -> Checkpoint:
             f"it was renamed to {refused.name}, so train again"
         )
     return written
+
+
+def as_trained(student: Checkpoint) -> Crnn:
+    """The network of a student's file; with simulated int8, by the file's own ranges, where it was trained so."""
+    model = Crnn.from_checkpoint(student)
+    if student.info.ranges:
+        from distill.quantise_aware import simulate
+
+        simulate(model, student.info.ranges)
+    return model
 
 
 @torch.inference_mode()
@@ -210,6 +230,8 @@ def column_agreement(teacher: Crnn, student: Crnn, lines: list[Line], spec: Inpu
 def agreement(result: dict[str, Any]) -> str:
     """How the student compares with its teacher, for a person."""
     rows = []
+    if "float_accuracy" in result:
+        rows.append(f"that is with simulated int8; in float it reads {result['float_accuracy']:.1%} of them")
     if "teacher_accuracy" in result:
         rows.append(f"its teacher reads {result['teacher_accuracy']:.1%} of them")
     if "spikes_agree" in result:

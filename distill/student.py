@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from crnn.backbones import DEPTHS
 from crnn.charset import Charset
@@ -32,6 +33,21 @@ def build_student(
     student.encoder.requires_grad_(train_encoder)
     student.classifier.requires_grad_(train_classifier or charset != taught)
     return student
+
+
+def start_backbone(student: Crnn, start: Checkpoint, path: Path) -> None:
+    """Fills the student's backbone with that of a trained recogniser from path; ValueError where it does not fit.
+
+    The sizes of the encoder must agree too: a backbone that learnt for another one gives it features of no use.
+    """
+    for name, asked in vars(student.sizes).items():
+        have = getattr(start.info.sizes, name)
+        if name != "classes" and asked != have:
+            raise ValueError(
+                f"--init {path} has {name} {have} where the student has {asked}; give a student of this teacher, with "
+                "--student-backbone and --student-width as it has them"
+            )
+    student.backbone.load_state_dict(Crnn.from_checkpoint(start).backbone.state_dict())
 
 
 def outside_bounds(teacher: Crnn, student: Crnn) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,19 @@ import numpy as np
 import pytest
 import torch
 
+from crnn import fit as fit_module
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions
+from crnn.fit import read_lines
 from crnn.model import Crnn
 from crnn.score import Score
+from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from distill import run as run_module
 from distill.cli import DistillOptions
-from distill.run import column_agreement, distill
+from distill.run import as_trained, column_agreement, distill, read_back
+from export.calibration import gridded_values
+from export.graph import read_graph
 
 FIT = FitOptions(until=("4",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=2, save_every=2)
 
@@ -164,9 +170,108 @@ def test_a_new_charset_gets_a_trained_classifier_that_keeps_shared_rows(teacher:
 def test_the_run_file_says_how_well_the_columns_agree(teacher: Path) -> None:
     checkpoint = load_checkpoint(teacher)
     model = Crnn.from_checkpoint(checkpoint)
-    from data.lines import open_lines
-
     some = [open_lines(checkpoint.info.provenance["data"][0])[i] for i in range(4)]
     agreement = column_agreement(model, model, some, checkpoint.info.input_spec)
     assert agreement.get("columns_agree", 1.0) == 1.0
     assert agreement.get("spikes_agree", 1.0) == 1.0
+
+
+@pytest.mark.parametrize("ctc_weight", [0.1, 0.0])
+def test_with_simulated_int8_encoder_and_classifier_are_still_the_teachers_bit_for_bit(
+    teacher: Path, ctc_weight: float
+) -> None:
+    before = load_checkpoint(teacher).weights
+    after = load_checkpoint(distill(options(teacher, quantise_aware=True, ctc_weight=ctc_weight), "distill")).weights
+    shared = [name for name in before if name.startswith(("encoder.", "classifier."))]
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+
+
+def test_a_student_of_simulated_int8_is_an_ordinary_file_with_ranges_beside_its_weights(teacher: Path) -> None:
+    plain = load_checkpoint(distill(options(teacher, out=teacher.with_name("plain.pt")), "distill"))
+    made = load_checkpoint(distill(options(teacher, quantise_aware=True), "distill"))
+    assert made.weights.keys() == plain.weights.keys()
+    assert made.info.provenance["parameters"] == plain.info.provenance["parameters"]
+    assert not plain.info.ranges
+    assert set(made.info.ranges) == set(gridded_values(read_graph(Crnn.from_checkpoint(made))))
+    assert all(low <= 0 <= high and high > low for low, high in made.info.ranges.values())
+    assert load_checkpoint(teacher.with_name("student.last.pt")).info.ranges
+
+
+def test_the_report_has_both_accuracies_with_simulated_int8_and_in_float(
+    teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = distill(options(teacher, quantise_aware=True), "distill")
+    result = json.loads(out.with_name("student.run.json").read_text())["result"]
+    assert result["accuracy"] == load_checkpoint(out).info.provenance["validation_accuracy"]
+    assert f"with simulated int8; in float it reads {result['float_accuracy']:.1%}" in capsys.readouterr().out
+
+
+def test_ranges_that_are_not_those_of_training_are_noticed(teacher: Path, lines: Path) -> None:
+    """The student reads nonsense, so its own readings serve as labels; they change with its ranges."""
+    out = distill(options(teacher, quantise_aware=True), "distill")
+    made = load_checkpoint(out)
+    stored = open_lines(lines)
+    pictures = [stored[i] for i in range(8)]
+    spec, charset = made.info.input_spec, made.info.charset
+    texts = [reading.text for reading in read_lines(as_trained(made), pictures, charset, spec)]
+    labelled = [replace(line, text=text) for line, text in zip(pictures, texts, strict=True)]
+    save_checkpoint(out, made.with_provenance(validation_accuracy=1.0))
+    read_back(out, labelled, "cpu")
+    narrow = {name: (low / 50, high / 50) for name, (low, high) in made.info.ranges.items()}
+    spoilt = replace(made, info=replace(made.info, ranges=narrow)).with_provenance(validation_accuracy=1.0)
+    save_checkpoint(out, spoilt)
+    with pytest.raises(ValueError, match="where training reported"):
+        read_back(out, labelled, "cpu")
+
+
+def test_a_resumed_run_with_simulated_int8_ends_with_the_same_weights_and_ranges(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = replace(FIT, until=("6",), ema=0.9)
+    whole = load_checkpoint(distill(options(teacher, quantise_aware=True, fit=fit), "distill"))
+    real, calls = fit_module._update, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(fit_module, "_update", killed)
+    parts = options(teacher, quantise_aware=True, fit=fit, out=teacher.with_name("parts.pt"))
+    with pytest.raises(KeyboardInterrupt):
+        distill(parts, "distill")
+    monkeypatch.setattr(fit_module, "_update", real)
+    resumed = load_checkpoint(distill(replace(parts, resume=True), "distill"))
+    assert resumed.info.ranges == whole.info.ranges
+    assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
+
+
+def test_a_trained_student_can_be_the_start(teacher: Path) -> None:
+    first = distill(options(teacher), "distill")
+    fit = replace(FIT, until=("1",), learning_rate=1e-12)
+    again = options(teacher, init=first, out=teacher.with_name("again.pt"), fit=fit, quantise_aware=True)
+    before, after = load_checkpoint(first).weights, load_checkpoint(distill(again, "distill")).weights
+    for name, weight in after.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.allclose(weight, before[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"student_backbone": "resnet34"}, "has backbone resnet18 where the student has resnet34"),
+        ({"student_width": 0.25}, r"has width 0.125 where the student has 0.25"),
+    ],
+)
+def test_a_start_of_another_size_is_refused(teacher: Path, changes: dict[str, Any], match: str) -> None:
+    first = distill(options(teacher), "distill")
+    with pytest.raises(ValueError, match=match):
+        distill(options(teacher, init=first, out=teacher.with_name("again.pt"), **changes), "distill")
+
+
+@pytest.mark.parametrize("sizes", [{"features": 64}, {"hidden": 24}, {"bidirectional": False}])
+def test_a_start_that_learnt_for_another_encoder_is_refused(
+    teacher: Path, random_checkpoint: Callable[..., Path], sizes: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"has {next(iter(sizes))} .*give a student of this teacher"):
+        distill(options(teacher, init=random_checkpoint(**sizes)), "distill")
