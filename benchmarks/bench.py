@@ -45,7 +45,7 @@ class BenchOptions:
     """Compare recognisers on labelled lines: accuracy, size, time. The others are compared with the first model."""
 
     models: tuple[Path, ...]
-    """Checkpoints (.pt) and exported files (.onnx)."""
+    """Checkpoints (.pt) and exported files (.onnx, .tflite)."""
     data: tuple[Path, ...]
     """Labelled lines: LMDBs, folders or zips with a labels.tsv."""
     json: Path = Path("results.json")
@@ -274,6 +274,7 @@ def describe_model(name: str, path: Path, recogniser: Recogniser) -> dict[str, A
         "characters": len(info.charset.characters),
         "case": info.charset.case,
         "sizes": asdict(info.sizes),
+        "target": info.target,
         "parity_difference": info.parity.get("difference"),
     }
 
@@ -364,7 +365,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "ai-edge-litert", "numpy")},
     }
 
 

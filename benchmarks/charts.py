@@ -86,6 +86,21 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     return "".join(parts) + "</svg>"
 
 
+STYLE = (
+    "<style>text{font:12px system-ui,sans-serif;fill:#33404d}.tick,.axis{fill:#66737f}.name{font-weight:600}"
+    ".grid{stroke:#e3e8ec}.interval{stroke:#9fb0bd;stroke-width:2}.leader{stroke:#c3ced6}"
+    ".network{fill:#0b6e99}.file{fill:#c4532d}</style>"
+)
+"""For a picture that stands outside the report, whose page has the colours otherwise."""
+
+
+def standalone(svg: str) -> str:
+    """A scatter picture as a file of its own, on white."""
+    opening, _, rest = svg.partition(">")
+    named = opening.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ')
+    return f'{named}>{STYLE}<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{rest}\n'
+
+
 def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 

@@ -23,6 +23,7 @@ from benchmarks.stages import run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
+from export.targets import TARGETS, TargetName
 
 TEACHER = Path(__file__).parent.parent / "crnn/models/teacher.pt"
 STRENGTH = 0.4
@@ -30,8 +31,9 @@ STRENGTH = 0.4
 the teacher reads nine lines of ten. Its accuracy at full strength and on real crops stands on its card."""
 KINDS = ("word:0.72", "number:0.1", "price:0.06", "date:0.05", "time:0.03", "label:0.04")
 """What the lines say: no random strings, in which not even a person could tell 0 from O."""
-LEAST_TEACHER, MOST_BEHIND = 0.90, {False: 0.05, True: 0.02}
-"""What the demo must show: the teacher's accuracy, and by how much the student may be behind (short, long)."""
+LEAST_TEACHER, MOST_BEHIND, MOST_LOST = 0.90, {False: 0.05, True: 0.02}, 0.02
+"""What the demo must show: the teacher's accuracy, by how much the student may be behind (short, long), and what int8
+may lose on these 1,000 lines."""
 TEST_LINES = 1000
 TRAINING_SEED, UNSEEN_SEED = 11, 12
 LINES_A_STEP = 30.5
@@ -44,6 +46,10 @@ EASY = ["--until", str(EASY_STEPS), "--batch-lines", "16", "--synth.longest", "1
 """The first stage of a recogniser from nothing: short, dark on light, mildly degraded, its columns known."""
 
 
+FORMATS: tuple[TargetName, ...] = ("onnx", "onnx-int8", "tflite-int8")
+"""What the student is written as: float32, and int8 for either phone runtime."""
+
+
 @dataclass(frozen=True)
 class DemoOptions:
     """Options of the demo.
@@ -52,7 +58,7 @@ class DemoOptions:
         long: more lines, and twins from scratch, in at most two hours.
         out: folder for lines, models and the report.
         lines: distinct training lines; 0 for 40,000, or 80,000 with --long.
-        steps: of the student; 0 for 5,000, or 15,000 with --long.
+        steps: of the student; 0 for 5,000, or 12,000 with --long.
     """
 
     long: bool = False
@@ -66,13 +72,12 @@ def main() -> int:
     options = tyro.cli(DemoOptions, description=__doc__)
     out = options.out.with_name(options.out.name + "-long") if options.long else options.out
     lines = options.lines or (80_000 if options.long else 40_000)
-    steps = options.steps or (15_000 if options.long else 5_000)
+    steps = options.steps or (12_000 if options.long else 5_000)
     training, unseen = out / "train.lmdb", out / "unseen.lmdb"
     bake(training, lines, "training", seed=TRAINING_SEED)
     bake(unseen, TEST_LINES, "held-out", seed=UNSEEN_SEED)
-    student = distil(out / "student.pt", training, steps)
-    export(student)
-    models = [TEACHER, student, student.with_suffix(".onnx")]
+    student = distil(out / "student.pt", training, steps, options.long)
+    models = [TEACHER, student, *export(student, training)]
     if options.long:
         models += scratch_twins(out, training, student)
     results = bench(out, models, unseen)
@@ -90,12 +95,16 @@ def bake(out: Path, count: int, side: str, seed: int) -> None:
     )  # fmt: skip
 
 
-def distil(out: Path, lines: Path, steps: int) -> Path:
-    """The student: its CNN alone is trained, through the teacher's frozen encoder."""
+def distil(out: Path, lines: Path, steps: int, long: bool) -> Path:
+    """The student: its CNN alone is trained, through the teacher's frozen encoder.
+
+    The short demo takes the published distance, which is the default; the long one also the distance before the
+    encoder, which does better in as many steps (docs/results.md).
+    """
     run_stage(
         out, "distill.cli",
         ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--data", str(lines), "--out", str(out),
-         "--until", str(steps), "--keep-features", "memory"],
+         "--until", str(steps), "--keep-features", "memory", "--distance-at", "both" if long else "output"],
     )  # fmt: skip
     return out
 
@@ -148,10 +157,11 @@ def run_result(model: Path) -> dict[str, Any]:
     return content
 
 
-def export(student: Path) -> None:
-    """The student as ONNX, its parity with torch proven."""
-    onnx = student.with_suffix(".onnx")
-    run_stage(onnx, "crnn", ["export", "--model", str(student), "--to", "onnx", "--out", str(onnx)])
+def export(student: Path, lines: Path) -> list[Path]:
+    """The student in FORMATS, each proven against torch on training lines."""
+    files = [student.with_name(student.stem + TARGETS[name].suffix) for name in FORMATS]
+    run_stage(files[-1], "crnn", ["export", "--model", str(student), "--to", *FORMATS, "--data", str(lines)])
+    return files
 
 
 def bench(out: Path, models: list[Path], unseen: Path) -> dict[str, Any]:
@@ -202,10 +212,14 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
         ),
         (
             f"student reads {student['exact']:.1%}, at most {MOST_BEHIND[long]:.0%} less than its teacher",
-            student["exact"] >= teacher["exact"] - MOST_BEHIND[long],
+            round(teacher["exact"] - student["exact"], 6) <= MOST_BEHIND[long],
         ),
         (f"ONNX gives the same text as torch on {same} of {TEST_LINES} lines", same == TEST_LINES),
     ]
+    for name in FORMATS[1:]:
+        row = exact[student_as(name)]
+        found.append((f"{name} reads {row['exact']:.1%}, at most {MOST_LOST:.0%} less than torch",
+                      row["exact"] >= student["exact"] - MOST_LOST))  # fmt: skip
     runs = {path.name: run_result(path) for path in sorted(out.glob("*.pt")) if run_path(path).exists()}
     command = "make demo-long" if long else "make demo"
     seeds = {"training lines": TRAINING_SEED, "unseen lines": UNSEEN_SEED, "students": 0}
@@ -220,6 +234,11 @@ def verdict(out: Path, results: dict[str, Any], long: bool) -> int:
     print(f"     crnn --help takes {seconds_of_help():.2f} s")
     print(f"\nThe report: {out / 'report.html'}")
     return 0 if all(holds for _, holds in found) else 1
+
+
+def student_as(name: TargetName) -> str:
+    """The file name of the student in a format."""
+    return "student" + TARGETS[name].suffix
 
 
 def seconds_of_help() -> float:

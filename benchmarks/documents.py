@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.charts import Point, scatter, standalone
 from benchmarks.stages import RESULTS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "crnn/models/teacher.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/export.md", ROOT / "crnn/models/teacher.md")
+PICTURE = ROOT / "docs/formats.svg"
 TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 NOT_RUN = "Not run yet.\n"
 
@@ -32,6 +34,12 @@ def main() -> int:
             path.write_text(made, encoding="utf-8")
         elif made != text:
             stale.append(str(path.relative_to(ROOT)))
+    picture = formats_picture()
+    if picture and (not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != picture):
+        if "--check" in sys.argv:
+            stale.append(str(PICTURE.relative_to(ROOT)))
+        else:
+            PICTURE.write_text(picture, encoding="utf-8")
     if stale:
         print(f"{', '.join(stale)} differ from the results; run python -m benchmarks.documents", file=sys.stderr)
     return 1 if stale else 0
@@ -180,6 +188,93 @@ def full_width() -> str:
     )
 
 
+def formats_full() -> str:
+    """Bytes and time of every format at full width."""
+    results = load("formats")
+    if results is None:
+        return NOT_RUN
+    full = results["full_width"]
+    rows = []
+    for row in full["formats"]:
+        cells = [row["name"], megabytes(row["bytes"]), f"{row['bytes_ratio']:.2f}" if "bytes_ratio" in row else ""]
+        for width in ("128", "320"):
+            time = row["times"].get(width)
+            cells += [f"{time['p50_ms']:.1f}", f"{time['ratio']:.2f}" if "ratio" in time else ""] if time else ["", ""]
+        rows.append(cells)
+    header = ["format", "MB", "smaller by", "ms, 128 px", "faster by", "ms, 320 px", "faster by"]
+    checked = (
+        f"\nAll nine files were written and checked on {full['lines_checked']} lines in "
+        f"{full['export_all_seconds']:.0f} seconds.\n"
+    )
+    return table(header, rows) + origin(results) + checked
+
+
+def formats_accuracy() -> str:
+    """Accuracy of every format of the real pair's student."""
+    results = load("formats")
+    if results is None:
+        return NOT_RUN
+    described = sizes(results)
+    rows = []
+    for row in results["pooled"]:
+        low, high = row["loss_interval"]
+        rows.append(
+            [row["model"], megabytes(described[row["model"]]["bytes"]), share(row["exact"]),
+             f"{100 * row['loss']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+             share(row["same"]), share(row["same_of_right"])]
+        )  # fmt: skip
+    header = ["file", "MB", "exact %", "loss, points (95 %)", "same text %", "same of right %"]
+    lines = f"\n{results['pooled'][0]['lines']:,} lines.\n"
+    return table(header, rows) + origin(results) + lines
+
+
+def quantisation_report() -> str:
+    """What is in which type in two int8 files."""
+    results = load("formats")
+    if results is None:
+        return NOT_RUN
+    parts = []
+    for name in ("student.int8.onnx", "student.int8.tflite"):
+        rows = [
+            [f"{row['kind']} x {row['operators']}", row["weights"], row["activations"], f"{row['bytes']:,}",
+             row["reason"]]
+            for row in results["reports"][name]["summary"]
+        ]  # fmt: skip
+        header = [f"`{name}`", "weights", "activations", "bytes", "why float"]
+        parts.append(table(header, rows).replace(" ---: |", " --- |"))
+    return "\n".join(parts) + origin(results)
+
+
+def formats_picture() -> str:
+    """Accuracy against bytes of every format of one student, as an SVG; empty where it was not measured."""
+    results = load("formats")
+    if results is None:
+        return ""
+    described = sizes(results)
+    points = []
+    first = results["pooled"][0]
+    student = first["model"].removesuffix("pt")
+    for row in results["pooled"]:
+        if row["model"].startswith(student):
+            low, high = (first["exact"] - loss for loss in reversed(row["loss_interval"]))
+            kind = "network" if row is first else "file"
+            name = "checkpoint" if row is first else row["model"].removeprefix(student)
+            points.append(Point(name, described[row["model"]]["bytes"] / 1e6, row["exact"], low, high, kind))
+    return standalone(scatter(points, "MB", "exact %, with the paired interval of the loss to float32"))
+
+
+def install_weight() -> str:
+    """What different ways to TFLite bring along."""
+    results = load("install_weight")
+    if results is None:
+        return NOT_RUN
+    rows = [
+        [row["what"], ", ".join(f"{name} {v}" for name, v in row["versions"].items()), f"{row['megabytes']:,.0f}"]
+        for row in results["rows"]
+    ]
+    return table(["way", "packages", "MB in site-packages"], rows) + origin(results)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
     "demo": lambda: demo_table("demo"),
@@ -188,6 +283,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "distance-at": lambda: arms("distance_at"),
     "narrow-lines": narrow,
     "full-width": full_width,
+    "formats-full": formats_full,
+    "formats-accuracy": formats_accuracy,
+    "quantisation-report": quantisation_report,
+    "install-weight": install_weight,
     "teacher-recipe": lambda: arms("teacher_recipe"),
 }
 

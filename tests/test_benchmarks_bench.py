@@ -16,7 +16,8 @@ import pytest
 
 from benchmarks.bench import BenchOptions, LineResult, bench, distinct, main
 from data.lines import Picture
-from export.command import export_model
+from export.command import main as export_main
+from export.targets import NOT_IN_ALL, TARGETS
 
 
 @pytest.fixture
@@ -187,8 +188,10 @@ def test_the_same_network_in_another_format_reads_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     checkpoint = random_checkpoint()
-    file = export_model(checkpoint, "onnx", tmp_path / "s.onnx")
+    file = tmp_path / "s.onnx"
     data = zipped("words", [(draw_word(text), text) for text in ("Milk", "2.50", "Total", "book")])
+    export_main(["--model", str(checkpoint), "--out", str(file), "--data", str(data)])
+    capsys.readouterr()
     arguments = ["--models", str(checkpoint), str(file), "--data", str(data), "--latency-rounds", "1"]
     assert main([*arguments, "--json", str(tmp_path / "r.json"), "--report", str(tmp_path / "r.html")]) == 0
     first, second = json.loads((tmp_path / "r.json").read_text())["results"]
@@ -239,3 +242,21 @@ def test_a_number_below_one_is_refused_by_its_flag(flag: str) -> None:
 def test_a_line_without_letters_or_digits_does_not_count_in_acc36() -> None:
     assert LineResult("key", "...", "..", 1.0, True).right36 is None
     assert LineResult("key", "A.", "a", 1.0, True).right36 is True
+
+
+def test_every_export_format_can_be_compared(
+    random_checkpoint: Callable[..., Path],
+    draw_word: Callable[[str], Picture],
+    zipped: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    checkpoint = random_checkpoint()
+    data = zipped("words", [(draw_word(text), text) for text in ("Milk", "2.50", "Total", "book")])
+    out = ["--out", str(tmp_path), "--fixed-width", "96"]
+    export_main(["--model", str(checkpoint), "--to", "all", "--data", str(data), *out])
+    written = [name for name in TARGETS if name not in NOT_IN_ALL]
+    files = [tmp_path / f"resnet18{TARGETS[name].suffix}" for name in written]
+    options = BenchOptions((checkpoint, *files), (data,), tmp_path / "r.json", latency_lines=2, latency_rounds=1)
+    models = bench(options, "crnn bench ...")["models"]
+    assert [model["target"] for model in models] == ["", *written]
+    assert all(model["bytes"] > 0 and model["latency"]["p50_ms"] > 0 for model in models)

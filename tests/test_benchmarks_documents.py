@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import documents
-from export.command import export_model
+from export.command import main as export_main
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,8 +47,11 @@ def test_the_readmes_python_reads_a_picture(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     random_checkpoint: Callable[..., Path],
+    labelled_folder: Path,
 ) -> None:
-    export_model(random_checkpoint(), "onnx", tmp_path / "student.onnx")
+    lines = ["--data", str(labelled_folder)]
+    export_main(["--model", str(random_checkpoint()), "--out", str(tmp_path / "student.onnx"), *lines])
+    capsys.readouterr()
     cv2.imwrite(str(tmp_path / "photo.png"), np.full((32, 96, 3), 255, np.uint8))
     monkeypatch.chdir(tmp_path)
     found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
