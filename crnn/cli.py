@@ -26,7 +26,10 @@ COMMANDS = {
     "bench": Command("benchmarks.bench", "main", "accuracy against size and time, as JSON and HTML"),
     "info": Command("crnn.info", "main", "tell charset, sizes, input and origin of a model file"),
     "data import": Command("crnn.data_import", "main", "pictures and their labels into an LMDB"),
+    "data export": Command("crnn.data_export", "main", "a set of lines as pictures with labels.tsv, or as an LMDB"),
     "data make": Command("crnn.data_make", "main", "synthetic lines into an LMDB"),
+    "data check": Command("crnn.data_check", "main", "what is wrong with sets of lines, with keys"),
+    "data stats": Command("crnn.data_stats", "main", "lengths, sizes and characters of sets of lines"),
     "data show": Command("crnn.data_show", "main", "a contact sheet of any source of lines"),
 }
 

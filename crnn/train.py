@@ -68,6 +68,7 @@ def train(options: TrainOptions, command: str) -> Path:
         options.drop_bad,
         asdict(options.synth),
         options.fit.seed,
+        group_by=options.group_by,
     )
     model = build_model(options, charset, start, encoder)
     objective = Recognition(
@@ -78,7 +79,7 @@ def train(options: TrainOptions, command: str) -> Path:
         charset,
         spec,
         model.sizes,
-        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth)),
+        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth), options.group_by),
         pixels_per_column=PIXELS_PER_COLUMN,
     )
     if main_process():
@@ -159,11 +160,11 @@ def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
 
 def open_sources(
     data: Sequence[str], charset: Charset, spec: InputSpec, validation: str, validation_lines: int, drop: bool,
-    synth: dict[str, Any], seed: int, unlabelled: bool = False,
+    synth: dict[str, Any], seed: int, unlabelled: bool = False, group_by: str | None = None,
 ) -> Sources:  # fmt: skip
     """Opens and checks every source before training starts; a line that cannot be learnt from is named here.
 
-    synth: fields of SynthesisOptions; what is missing has its default.
+    synth: fields of SynthesisOptions; what is missing has its default. group_by: see data.lines.group_of.
     """
     training: list[LineSource] = []
     weights: list[float] = []
@@ -188,7 +189,7 @@ def open_sources(
             held.append((weight, unseen))
         else:
             source = checked(name)
-            rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0)
+            rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0, group_by)
             if not len(rest):
                 raise ValueError(
                     f"--validation {validation} holds out every line of {name}; give a smaller share, or a source"
@@ -290,7 +291,9 @@ def degraded(picture: Picture, generator: np.random.Generator) -> Picture:
     return augment(picture, generator)
 
 
-def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any]) -> dict[str, Any]:
+def provenance(
+    command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any], group_by: str | None = None
+) -> dict[str, Any]:
     """How the model is made: what goes into its file, beside what training reports."""
     drawn = json.loads(json.dumps(synth, default=str))  # paths as text
     return {
@@ -298,6 +301,7 @@ def provenance(command: str, data: Sequence[str], seed: int, sources: Sources, s
         "data": list(data),
         "synth": drawn if any(split_source(source)[0] in SYNTHETIC for source in data) else {},
         "dropped": sources.dropped,
+        **({} if group_by is None else {"group_by": group_by}),
         "seed": seed,
         "validation_lines": len(sources.validation),
         "date": datetime.date.today().isoformat(),

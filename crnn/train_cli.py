@@ -34,8 +34,10 @@ class TrainOptions:
         case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep, the default.
         min_width: pixels; narrower lines are brought to it.
         narrow: how they are.
-        validation: share of each stored source that is held out, or a source of its own; synthetic lines are
-            validated on fonts and words of their own.
+        validation: share of each stored source that is held out, by group where lines have one (a receipt, page or
+            writer), or a source of its own; synthetic lines are validated on fonts and words of their own.
+        group_by: a regular expression that finds the group in a line's name, such as ^[^/]+/ for its folder, so that no
+            group is on both sides; the groups that the source itself knows where none is given.
         validation_lines: at most so many.
         init: a checkpoint whose weights are the start (fine-tuning); sizes and charset come from it,
             and with another --charset or --case the classifier keeps what it knows of shared characters.
@@ -67,6 +69,7 @@ class TrainOptions:
     min_width: int = 32
     narrow: Literal["stretch", "margins"] = "stretch"
     validation: str = "0.05"
+    group_by: str | None = None
     validation_lines: int = 1000
     init: Path | None = None
     init_encoder: Path | None = None

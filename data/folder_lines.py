@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.importers.tsv import LABELS, parse_labels
+from data.importers.tsv import LABELS, parse_label_file
 from data.lines import Line
-from data.picture import decode_picture, picture_size
+from data.lmdb_lines import Entry
+from data.picture import decode_shared, picture_size
 from data.picture_files import PictureFiles
 
 
@@ -25,19 +27,22 @@ class FolderLines:
         self._files = PictureFiles(path)
         names = self._files.names()
         if LABELS in names:
-            labels = parse_labels(self._files.read(LABELS), self._files.key(LABELS))
+            labels, groups = parse_label_file(self._files.read(LABELS), self._files.key(LABELS))
             present = set(names)
             missing = next((name for name in labels if name not in present), None)
             if missing is not None:
                 raise FileNotFoundError(
                     f"{self._files.key(LABELS)} lists {missing}, which is not there; add it or remove the row"
                 )
-            self._names, self._texts = list(labels), list[str | None](labels.values())
+            self._names, self._labels = list(labels), list[str | None](labels.values())
+            self._groups = [groups.get(name) for name in self._names]
         else:
             self._names = self._files.pictures()
-            self._texts = [None] * len(self._names)
+            self._labels = [None] * len(self._names)
+            self._groups = [None] * len(self._names)
         if not self._names:
             raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
+        self._texts = [None if label is None else unicodedata.normalize("NFC", label) for label in self._labels]
         self._sizes: list[tuple[int, int]] | None = None
 
     def __reduce__(self) -> tuple[type[FolderLines], tuple[Path]]:
@@ -47,16 +52,29 @@ class FolderLines:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Line:
+        return self.reduced(index, 0)
+
+    def reduced(self, index: int, least_height: int) -> Line:
         if not 0 <= index < len(self._names):
             raise IndexError(f"{self.path} holds {len(self._names)} lines; there is no line {index}")
         key = self._files.key(self._names[index])
-        return Line(decode_picture(self._files.read(self._names[index]), key), self._texts[index], key)
+        picture = decode_shared(self._files.read(self._names[index]), key, least_height)
+        return Line(picture, self._texts[index], key)
+
+    def entry(self, index: int) -> Entry:
+        if not 0 <= index < len(self._names):
+            raise IndexError(f"{self.path} holds {len(self._names)} lines; there is no line {index}")
+        name = self._names[index]
+        return Entry(self._files.read(name), self._labels[index], name, group=self._groups[index])
 
     def texts(self) -> Sequence[str | None]:
         return self._texts
 
     def keys(self) -> Sequence[str]:
         return [self._files.key(name) for name in self._names]
+
+    def groups(self) -> Sequence[str | None]:
+        return self._groups
 
     def sizes(self) -> Sequence[tuple[int, int]]:
         if self._sizes is None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Sequence
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from data.lmdb_lines import Entry
 
 Picture = NDArray[np.uint8]
 """uint8 (height, width, 3), RGB."""
@@ -20,7 +24,7 @@ Picture = NDArray[np.uint8]
 class Line:
     """One picture of one line or word.
 
-    picture: uint8 (height, width, 3), RGB, any size.
+    picture: uint8 (height, width, 3), RGB, any size; read-only where a grey one is one channel seen three times.
     text: the label in NFC; None where the line has no label.
     key: names the line in messages: a path, an LMDB key, a synthesis item.
     columns: float32 (len(text), 2), where each character lies: left and right edge as fractions
@@ -47,7 +51,16 @@ class LineSource(Protocol):
         ...
 
 
-class StoredLines(LineSource, Protocol):
+@runtime_checkable
+class ReducibleLines(Protocol):
+    """Lines whose pictures can be decoded at a reduced scale."""
+
+    def reduced(self, index: int, least_height: int, /) -> Line:
+        """The line at index; a JPEG that stays at least so high may come at a half, a quarter or an eighth."""
+        ...
+
+
+class StoredLines(LineSource, ReducibleLines, Protocol):
     """Lines that lie on disk: finite, the same on every visit."""
 
     @property
@@ -61,10 +74,19 @@ class StoredLines(LineSource, Protocol):
         """The key of every line, without opening a picture."""
         ...
 
+    def groups(self) -> Sequence[str | None]:
+        """What each line came from with others (a receipt, page or writer), where that is known."""
+        ...
+
+    def entry(self, index: int, /) -> Entry:
+        """The line as it is stored: the picture's bytes and the label before NFC; ValueError where one is missing."""
+        ...
+
 
 def required_columns(text: str) -> int:
     """Columns that CTC needs for this text: one a character and one blank between equal neighbours."""
-    return len(text) + sum(a == b for a, b in itertools.pairwise(text))
+    repeats: Iterable[bool] = map(operator.eq, text, text[1:])
+    return len(text) + sum(repeats)
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,9 @@ class Subset:
     def __getitem__(self, index: int) -> Line:
         return self.source[self.indices[index]]
 
+    def reduced(self, index: int, least_height: int) -> Line:
+        return self.source.reduced(self.indices[index], least_height)
+
     def texts(self) -> Sequence[str | None]:
         texts = self.source.texts()
         return [texts[i] for i in self.indices]
@@ -91,6 +116,13 @@ class Subset:
     def keys(self) -> Sequence[str]:
         keys = self.source.keys()
         return [keys[i] for i in self.indices]
+
+    def groups(self) -> Sequence[str | None]:
+        groups = self.source.groups()
+        return [groups[i] for i in self.indices]
+
+    def entry(self, index: int) -> Entry:
+        return self.source.entry(self.indices[index])
 
     def sizes(self) -> Sequence[tuple[int, int]]:
         sizes = self.source.sizes()
@@ -125,18 +157,51 @@ def split_source(text: str) -> tuple[str, float]:
     return source, weight
 
 
-def hold_out(source: StoredLines, share: float) -> tuple[StoredLines, StoredLines]:
-    """(rest, held-out share), drawn by a hash of each line's name: the same lines on every machine.
+def hold_out(source: StoredLines, share: float, group_by: str | None = None) -> tuple[StoredLines, StoredLines]:
+    """(rest, held-out share), drawn by a hash of each line's group, or of its name where it has none.
 
-    A name is the key without the source's own path, so a folder, a zip of it and the LMDB made of it agree. The hash
-    is another than that of `crnn data import --validation`, which would leave nothing to hold out of what it kept.
+    So it is the same lines on every machine, and no group is in both parts. A name is the key without the source's
+    own path, so a folder, a zip of it and the LMDB made of it agree. The hash is another than that of
+    `crnn data import --validation`, which would leave nothing to hold out of what it kept.
+    group_by: see group_of; it takes the place of the groups that the source knows.
     """
     held: list[int] = []
     rest: list[int] = []
-    for i, key in enumerate(source.keys()):
-        name = key.removeprefix(f"{source.path}/").removesuffix(str(source.path))
-        (held if is_held_out(f"training/{name}", share) else rest).append(i)
+    for i, (key, group) in enumerate(zip(source.keys(), source.groups(), strict=True)):
+        name = line_name(key, source.path)
+        if group_by is not None:
+            group = group_of(name, group_by, source.path)
+        (held if is_held_out(f"training/{split_name(name, group)}", share) else rest).append(i)
     return Subset(source, tuple(rest)), Subset(source, tuple(held))
+
+
+def line_name(key: str, path: Path) -> str:
+    """The key without the path of its source: the same in a folder, a zip of it and the LMDB made of it."""
+    return key.removeprefix(f"{path}/").removesuffix(str(path))
+
+
+def split_name(name: str, group: str | None) -> str:
+    """What decides on which side of a split a line falls: its group, or where it has none its own name."""
+    return name if group is None else f"group {group}"
+
+
+def group_of(name: str, pattern: str, origin: Path | str) -> str | None:
+    """The group that a regular expression finds in a line's name: its first bracket, or without one all it matches.
+
+    None, and the line stands alone, where the bracket takes no part in the match: `(receipt\\d+)|$` lets other
+    names pass. ValueError where the pattern is none, or the name does not match, for a silent miss would split a group.
+    """
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise ValueError(f"--group-by {pattern!r} is no regular expression ({error}); correct it") from error
+    if match is None:
+        raise ValueError(
+            f"{name} of {origin} does not match --group-by {pattern!r}; widen it, or end it with |$ to let such lines "
+            "stand alone"
+        )
+    group: str | None = match[1] if match.re.groups else match[0]
+    return group or None
 
 
 def is_held_out(name: str, share: float) -> bool:

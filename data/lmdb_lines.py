@@ -1,7 +1,8 @@
 """Lines in an LMDB, in the key format of the field: `num-samples`, `image-000000001`, `label-000000001`, from 1.
 
-Two optional keys a line are ours: `columns-%09d` (float32 bytes, characters x 2) and `key-%09d` (where the line
-came from); other readers of the format pass over them. A line without a label has no label key.
+Three optional keys a line are ours: `columns-%09d` (float32 bytes, characters x 2), `key-%09d` (where the line
+came from) and `group-%09d` (the receipt, page or writer it belongs to); other readers of the format pass over them.
+A line without a label has no label key.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.lines import Line
-from data.picture import decode_picture, picture_size
+from data.picture import decode_shared, picture_size
 
 TRANSACTION_LINES = 1000
 TRANSACTION_BYTES = 64 << 20
@@ -35,12 +36,14 @@ class Entry:
     text: the label; None where the line has none.
     key: where the line came from, for messages.
     columns: float32 (len(text), 2) as in Line, or None.
+    group: what it came from with others (a receipt, page or writer); lines of one group are split together.
     """
 
     encoded: bytes
     text: str | None
     key: str
     columns: NDArray[np.float32] | None = None
+    group: str | None = None
 
 
 class LmdbLines:
@@ -58,6 +61,7 @@ class LmdbLines:
         self._texts: list[str | None] | None = None
         self._sizes: list[tuple[int, int]] | None = None
         self._keys: list[str] | None = None
+        self._groups: list[str | None] | None = None
         self._length = self._stored_length()
 
     def __reduce__(self) -> tuple[type[LmdbLines], tuple[Path]]:
@@ -67,21 +71,26 @@ class LmdbLines:
         return self._length
 
     def __getitem__(self, index: int) -> Line:
+        return self.reduced(index, 0)
+
+    def reduced(self, index: int, least_height: int) -> Line:
         if not 0 <= index < self._length:
             raise IndexError(f"{self.path} holds {self._length} lines; there is no line {index}")
         number = index + 1
-        with self._reading(), self._opened().begin() as transaction:
+        with self._reading(), self._opened().begin(buffers=True) as transaction:  # nothing is copied before decoding
             encoded = transaction.get(b"image-%09d" % number)
             label = transaction.get(b"label-%09d" % number)
             columns = transaction.get(b"columns-%09d" % number)
             name = transaction.get(b"key-%09d" % number)
-        place = self._place(number)
-        key = _decode_text(name, place) if name is not None else place
-        if encoded is None:
-            raise ValueError(f"{place} is missing although num-samples is {self._length}; make the LMDB anew")
-        text = None if label is None else unicodedata.normalize("NFC", _decode_text(label, place))
-        picture = decode_picture(encoded, key if name is None else f"{key} ({place})")
-        return Line(picture, text, key, None if columns is None else _decode_columns(columns, text, place))
+            key = self._place(number) if name is None else _decode_text(name, self._place(number), "key")
+            if encoded is None:
+                raise ValueError(
+                    f"{self._place(number)} is missing although num-samples is {self._length}; make the LMDB anew"
+                )
+            text = None if label is None else unicodedata.normalize("NFC", _decode_text(label, self._place(number)))
+            picture = decode_shared(encoded, key if name is None else f"{key} ({self._place(number)})", least_height)
+            found = None if columns is None else _decode_columns(columns, text, self._place(number))
+        return Line(picture, text, key, found)
 
     def texts(self) -> Sequence[str | None]:
         if self._texts is None:
@@ -98,6 +107,35 @@ class LmdbLines:
                 keys[number - 1] = _decode_text(bytes(value), self._place(number))
             self._keys = keys
         return self._keys
+
+    def groups(self) -> Sequence[str | None]:
+        if self._groups is None:
+            groups: list[str | None] = [None] * self._length
+            for number, value in self._values(b"group"):
+                groups[number - 1] = _decode_text(bytes(value), self._place(number), "group")
+            self._groups = groups
+        return self._groups
+
+    def entry(self, index: int) -> Entry:
+        if not 0 <= index < self._length:
+            raise IndexError(f"{self.path} holds {self._length} lines; there is no line {index}")
+        number = index + 1
+        place = self._place(number)
+        with self._reading(), self._opened().begin() as transaction:
+            encoded, label, columns, name, group = (
+                transaction.get(b"%s-%09d" % (kind, number))
+                for kind in (b"image", b"label", b"columns", b"key", b"group")
+            )
+        if encoded is None:
+            raise ValueError(f"{place} is missing although num-samples is {self._length}; make the LMDB anew")
+        text = None if label is None else _decode_text(label, place)
+        return Entry(
+            encoded,
+            text,
+            place if name is None else _decode_text(name, place, "key"),
+            None if columns is None else _decode_columns(columns, text, place),
+            None if group is None else _decode_text(group, place, "group"),
+        )
 
     def sizes(self) -> Sequence[tuple[int, int]]:
         if self._sizes is None:
@@ -172,7 +210,7 @@ def _environment(path: Path) -> lmdb.Environment:
             raise ValueError(f"{path} cannot be opened as an LMDB ({error}); give one of crnn data import") from error
         _open_environments[identity] = environment
     # Reading past the end of a file that was cut off would kill the process.
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    needed = _bytes_needed(environment)
     if status.st_size < needed:
         raise ValueError(
             f"{path} is cut off: {status.st_size} bytes where {needed} are needed; copy it again or make it anew"
@@ -180,14 +218,18 @@ def _environment(path: Path) -> lmdb.Environment:
     return environment
 
 
-def _decode_text(value: bytes, place: str) -> str:
+def _bytes_needed(environment: lmdb.Environment) -> int:
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
+
+
+def _decode_text(value: bytes | memoryview, place: str, what: str = "label") -> str:
     try:
-        return value.decode("utf-8")
+        return str(value, "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"the label of {place} is not UTF-8 ({value[:40]!r}); make the LMDB anew") from error
+        raise ValueError(f"the {what} of {place} is not UTF-8 ({bytes(value[:40])!r}); make the LMDB anew") from error
 
 
-def _decode_columns(value: bytes, text: str | None, place: str) -> NDArray[np.float32]:
+def _decode_columns(value: bytes | memoryview, text: str | None, place: str) -> NDArray[np.float32]:
     length = 0 if text is None else len(text)
     if len(value) != 8 * length:
         raise ValueError(
@@ -207,76 +249,160 @@ def write_lmdb(path: Path | str, entries: Iterable[Entry], map_size: int = FIRST
 class LmdbWriter:
     """Writes an LMDB folder line by line, as a context; the same entries give the same bytes.
 
-    Written to a hidden folder beside path and moved when the context ends well: an LMDB that was there is replaced
-    only when the new one is whole, and whatever stops the writing leaves it as it was. Texts are stored in NFC.
+    Written to the hidden folder .NAME.part beside path and moved when the context ends well: an LMDB that was there is
+    replaced only when the new one is whole, and whatever stops the writing leaves it as it was. What lies in the
+    hidden folder has no num-samples before it is whole. Texts are stored in NFC.
 
     map_size: bytes, where the map begins; it grows as needed.
-    Raises OSError naming path where the disk is full, FileExistsError where path is something else than an LMDB,
-    ValueError where there are no entries, or where columns do not fit their text.
+    made_of: what the lines are made of, so that a writer that was killed can be gone on with: another writer of the
+        same made_of begins with the lines that were committed. Every transaction is synced then, add does not commit
+        by itself, and after an error or an interrupt the hidden folder stays too, if it holds a line and the disk is
+        not full. What another made_of or none left is removed.
+    lines: how many there are by now; after entering the context, how many were committed before.
+    note: what the caller gave with the last commit.
+    complete: the killed writer had finished, only the move into place is left.
+    Raises OSError naming path where the disk is full, FileExistsError where path is something else than an LMDB or
+    written by another process, ValueError where there are no entries, or where columns do not fit their text.
     """
 
-    def __init__(self, path: Path | str, map_size: int = FIRST_MAP_SIZE) -> None:
+    def __init__(self, path: Path | str, map_size: int = FIRST_MAP_SIZE, made_of: str | None = None) -> None:
         self.path = Path(path)
         self.lines = 0
+        self.note = ""
+        self.complete = False
         self._map_size = map_size
+        self._made_of = made_of
         self._batch: list[Entry] = []
         self._batch_bytes = 0
-        self._partial = self.path.parent / f".{self.path.name}.{os.getpid()}.part"
+        self._part = self.path.parent / f".{self.path.name}.part"
+        self._set = self._part / "set"
+
+    @property
+    def full(self) -> bool:
+        """Whether what was added since the last commit fills a transaction."""
+        return len(self._batch) >= TRANSACTION_LINES or self._batch_bytes >= TRANSACTION_BYTES
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether another writer of the same made_of left something to go on with."""
+        made_of = self._part / MADE_OF
+        if self._made_of is None or not made_of.exists() or not (self._set / "data.mdb").exists():
+            return False
+        return made_of.read_text("utf-8") == self._made_of
+
+    def discard(self) -> None:
+        """Removes what a killed writer left; for one that is not entered."""
+        shutil.rmtree(self._part, ignore_errors=True)
 
     def __enter__(self) -> LmdbWriter:
         path = self.path
         if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "data.mdb").exists()):
             raise FileExistsError(f"{path} exists and is not an LMDB; choose another --out")
         with self._writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir()
-            # Nothing is synced before the end: until it is moved, nobody reads it.
-            self._environment = lmdb.open(
-                str(self._partial), map_size=self._map_size, lock=False, sync=False, mode=0o644
-            )
+            self._part.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._part / "lock", path)
+        with self._writing():
+            if not (self.interrupted and self._goes_on()):
+                self._begins()
         return self
 
     def add(self, entry: Entry) -> None:
         """One more line; it is numbered in the order of the calls."""
         self._batch.append(entry)
         self._batch_bytes += len(entry.encoded)
-        if len(self._batch) == TRANSACTION_LINES or self._batch_bytes >= TRANSACTION_BYTES:
-            self._write_batch()
+        if self._made_of is None and self.full:
+            self.commit()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._environment.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
+    def commit(self, note: str = "") -> None:
+        """Writes what was added, and the note, in one transaction."""
+        self._commit(note, {PROGRESS: b"%d %s" % (self.lines + len(self._batch), note.encode())}, NUMBER)
 
-    def _finish(self) -> None:
-        if self._batch:
-            self._write_batch()
-        if not self.lines:
+    def finish(self, note: str = "") -> None:
+        """Writes what was added and makes the LMDB whole; it is moved when the context ends."""
+        if not self.lines and not self._batch:
             raise ValueError(f"there are no lines to write to {self.path}; check the source and what is left out")
         with self._writing():
-            self._environment.sync(True)
-            self._environment.close()
-            _move_into_place(self._partial, self.path)
-
-    def _write_batch(self) -> None:
+            _write_synced(self._part / NOTE, note)
+        self._commit(note, {NUMBER: b"%d" % (self.lines + len(self._batch))}, PROGRESS)
         with self._writing():
-            while not self._batch_fits():
+            self._environment.sync(True)
+        self.complete = True
+
+    def rewind(self, lines: int) -> None:
+        """Goes on after so many lines, of those that were committed; ValueError where there are fewer."""
+        if lines > self.lines:
+            raise ValueError(
+                f"{self._part} holds {self.lines} lines where {lines} were written before the interruption; "
+                "remove it and its neighbours named .part, and begin anew"
+            )
+        self.lines = lines
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        moved = False
+        try:
+            if kind is None:
+                if not self.complete:
+                    self.finish(self.note)
+                with self._writing():
+                    self._environment.close()
+                    _move_into_place(self._set, self.path)
+                moved = True
+        finally:
+            self._environment.close()
+            if moved or self._made_of is None or not self.lines:
+                shutil.rmtree(self._part, ignore_errors=True)
+            os.close(self._lock)
+
+    def _goes_on(self) -> bool:
+        """Opens what a killed writer left; False where there is nothing whole."""
+        file = self._set / "data.mdb"
+        try:
+            self._open()
+        except lmdb.Error:
+            return False
+        if file.stat().st_size < _bytes_needed(self._environment):
+            self._environment.close()
+            return False
+        with self._environment.begin() as transaction:
+            number, progress = transaction.get(NUMBER), transaction.get(PROGRESS, b"0 ")
+        self.complete = number is not None
+        lines, _, note = progress.decode().partition(" ")
+        self.lines = int(number if number is not None else lines)
+        self.note = (self._part / NOTE).read_text("utf-8") if self.complete else note
+        return True
+
+    def _begins(self) -> None:
+        (self._part / MADE_OF).unlink(missing_ok=True)  # before what it vouches for
+        shutil.rmtree(self._set, ignore_errors=True)
+        self._set.mkdir()
+        self._open()
+        if self._made_of is not None:
+            _write_synced(self._part / MADE_OF, self._made_of)
+
+    def _open(self) -> None:
+        # Without made_of nothing is synced before the end: until it is moved, nobody reads it.
+        self._environment = lmdb.open(
+            str(self._set), map_size=self._map_size, lock=False, sync=self._made_of is not None, mode=0o644
+        )
+
+    def _commit(self, note: str, put: dict[bytes, bytes], delete: bytes) -> None:
+        with self._writing():
+            while not self._batch_fits(put, delete):
                 self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
         self.lines += len(self._batch)
+        self.note = note
         self._batch, self._batch_bytes = [], 0
 
-    def _batch_fits(self) -> bool:
+    def _batch_fits(self, put: dict[bytes, bytes], delete: bytes) -> bool:
         """Writes the batch in one transaction; False, with nothing written, where the map is too small."""
         try:
             with self._environment.begin(write=True) as transaction:
                 for number, entry in enumerate(self._batch, start=self.lines + 1):
                     for key, value in _stored_values(entry, number):
                         transaction.put(key, value)
-                transaction.put(b"num-samples", b"%d" % (self.lines + len(self._batch)))
+                for key, value in put.items():
+                    transaction.put(key, value)
+                transaction.delete(delete)
         except lmdb.MapFullError:
             return False
         return True
@@ -286,7 +412,7 @@ class LmdbWriter:
         try:
             yield
         except (lmdb.Error, OSError) as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            shutil.rmtree(self._part, ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise OSError(
                 f"{self.path} could not be written ({reason}); free some disk space or choose another --out; "
@@ -294,9 +420,37 @@ class LmdbWriter:
             ) from error
 
 
+NUMBER, PROGRESS = b"num-samples", b"progress"
+MADE_OF, NOTE = "made_of", "note"
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _locked(file: Path, path: Path) -> int:
+    """An open descriptor that holds the lock until it is closed or the process ends, however it ends."""
+    import fcntl  # only for writing: reading works where there is none
+
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a fork does not inherit it
+    except OSError as error:
+        os.close(descriptor)
+        raise FileExistsError(
+            f"{path} is being written by another process; wait for it or choose another --out"
+        ) from error
+    return descriptor
+
+
 def _stored_values(entry: Entry, number: int) -> Iterator[tuple[bytes, bytes]]:
     yield b"image-%09d" % number, entry.encoded
     yield b"key-%09d" % number, entry.key.encode()
+    if entry.group is not None:
+        yield b"group-%09d" % number, entry.group.encode()
     if entry.text is not None:
         text = unicodedata.normalize("NFC", entry.text)
         yield b"label-%09d" % number, text.encode()
@@ -306,10 +460,10 @@ def _stored_values(entry: Entry, number: int) -> Iterator[tuple[bytes, bytes]]:
             yield b"columns-%09d" % number, entry.columns.astype(np.float32).tobytes()
 
 
-def _move_into_place(partial: Path, path: Path) -> None:
+def _move_into_place(made: Path, path: Path) -> None:
     """One rename, so that path is at every moment the old LMDB or the new one."""
     if path.is_dir() and any(path.iterdir()):
-        os.replace(partial / "data.mdb", path / "data.mdb")
+        os.replace(made / "data.mdb", path / "data.mdb")
         (path / "lock.mdb").unlink(missing_ok=True)  # of the old file, by other readers
     else:
-        os.replace(partial, path)
+        os.replace(made, path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
+ABSENT = (KeyError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class PictureFiles:
@@ -29,32 +32,55 @@ class PictureFiles:
 
     def names(self) -> list[str]:
         """All files, sorted."""
-        if self._is_zip:
-            names = [entry.filename for entry in self._opened().infolist() if not entry.is_dir()]
-        else:
-            names = [
-                Path(folder, file).relative_to(self.path).as_posix()
-                for folder, _, files in os.walk(self.path, followlinks=True)
-                for file in files
-            ]
-        return sorted(name for name in names if not any(p.startswith((".", "__MACOSX")) for p in name.split("/")))
+        return list(self.walk())
+
+    def walk(self) -> Iterator[str]:
+        """All files in sorted order; of a folder, only the names of one subfolder are held at a time."""
+        if not self._is_zip:
+            yield from _below(str(self.path), "")
+            return
+        names = (entry.filename for entry in self._opened().infolist() if not entry.is_dir())
+        yield from sorted(name for name in names if not any(map(_is_hidden, name.split("/"))))
 
     def pictures(self) -> list[str]:
         """The files with the suffix of a picture, sorted."""
-        return [name for name in self.names() if name.lower().endswith(PICTURE_SUFFIXES)]
+        return [name for name in self.walk() if is_picture_name(name)]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return name in self._opened().NameToInfo if self._is_zip else (self.path / name).is_file()
+
+    def stamp(self, name: str) -> str:
+        """What changes with the file's content: size and time of change, in a zip size and checksum."""
+        if self._is_zip:
+            entry = self._opened().getinfo(name)
+            return f"{entry.file_size} {entry.CRC}"
+        status = (self.path / name).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; FileNotFoundError or ValueError naming it."""
+        with self.opened(name) as file:
+            try:
+                return file.read()
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                raise self._unreadable(name, error) from error
+
+    def opened(self, name: str) -> IO[bytes]:
+        """One file to read from its beginning; FileNotFoundError or ValueError naming it."""
         try:
-            return self._opened().read(name) if self._is_zip else (self.path / name).read_bytes()
-        except (KeyError, FileNotFoundError) as error:
+            return self._opened().open(name) if self._is_zip else (self.path / name).open("rb")
+        except ABSENT as error:
             raise FileNotFoundError(f"there is no {name} in {self.path}; add it or remove its label") from error
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{name} of {self.path} cannot be read ({error}); make the zip anew") from error
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise self._unreadable(name, error) from error
 
     def key(self, name: str) -> str:
         """How messages call the file."""
         return f"{self.path}/{name}"
+
+    def _unreadable(self, name: str, error: Exception) -> ValueError:
+        return ValueError(f"{name} of {self.path} cannot be read ({error}); make the zip anew")
 
     def _opened(self) -> zipfile.ZipFile:
         if self._zip is None or self._pid != os.getpid():
@@ -63,3 +89,23 @@ class PictureFiles:
             except zipfile.BadZipFile as error:
                 raise ValueError(f"{self.path} is neither a folder nor a whole zip ({error}); give either") from error
         return self._zip
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file's suffix is one of a picture."""
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def _below(folder: str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        # A folder sorts as its files do, with the slash that follows its name.
+        found = sorted((e.name + "/" * e.is_dir(), e.path) for e in entries if not _is_hidden(e.name))
+    for name, path in found:
+        if name.endswith("/"):
+            yield from _below(path, prefix + name)
+        else:
+            yield prefix + name
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith((".", "__MACOSX"))

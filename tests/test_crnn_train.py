@@ -147,6 +147,22 @@ def test_no_line_is_both_learnt_and_held_out(labelled_folder: Path) -> None:
     assert len(sources.training[0]) + len(sources.validation) == 4
 
 
+def test_no_group_is_both_learnt_from_and_validated_on(tmp_path: Path, draw_word: Callable[[str], Picture]) -> None:
+    folder = tmp_path / "receipts"
+    for number in range(40):
+        (folder / f"r{number % 10}").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"r{number % 10}/{number}.png"), draw_word("Total"))
+    rows = "".join(f"r{number % 10}/{number}.png\tr{number % 10}\n" for number in range(40))
+    (folder / "labels.tsv").write_text(rows)
+    sources = sources_of([folder], validation="0.3", group_by=r"^r\d+")
+    learnt, validated = set(sources.training[0].texts()), {line.text for line in sources.validation}
+    assert not learnt & validated
+    assert learnt | validated == {f"r{number}" for number in range(10)}
+    assert validated
+    with pytest.raises(ValueError, match=r"r0/0\.png of .*receipts does not match --group-by '\^page'"):
+        sources_of([folder], validation="0.3", group_by="^page")
+
+
 def test_validation_may_be_a_source_of_its_own(labelled_folder: Path) -> None:
     sources = sources_of([labelled_folder], validation=str(labelled_folder), validation_lines=3)
     assert len(sources.training[0]) == 4

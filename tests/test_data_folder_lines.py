@@ -139,3 +139,23 @@ def test_the_size_of_every_format_is_read_from_its_header(
     lines = FolderLines(tmp_path)
     assert lines.sizes() == [draw_word("format").shape[:2]]
     assert lines[0].picture.shape == draw_word("format").shape
+
+
+def test_a_third_column_of_labels_is_the_group(labelled_folder: Path) -> None:
+    rows = (labelled_folder / "labels.tsv").read_text().splitlines()
+    (labelled_folder / "labels.tsv").write_text("".join(f"{row}\t{g}\n" for row, g in zip(rows, "aab ", strict=True)))
+    source = FolderLines(labelled_folder)
+    assert list(source.groups()) == ["a", "a", "b", " "]
+    assert list(source.texts()) == ["Milk", "2.50", "Total", "book"]
+    (labelled_folder / "labels.tsv").write_text("".join(f"{row}\t\n" for row in rows))
+    assert list(FolderLines(labelled_folder).groups()) == [None] * 4
+
+
+def test_an_entry_is_what_is_stored(labelled_folder: Path) -> None:
+    (labelled_folder / "labels.tsv").write_text("images/000000.png\tcafe\u0301\n", encoding="utf-8")
+    source = FolderLines(labelled_folder)
+    assert source.texts() == ["caf\u00e9"]
+    assert source.entry(0).text == "cafe\u0301"
+    assert source.entry(0).encoded == (labelled_folder / "images/000000.png").read_bytes()
+    with pytest.raises(IndexError, match="holds 1 lines"):
+        source.entry(1)

@@ -17,6 +17,7 @@ from data.lines import (
     StoredLines,
     Subset,
     fitting_lines,
+    group_of,
     hold_out,
     is_held_out,
     open_lines,
@@ -163,6 +164,66 @@ def test_a_larger_share_holds_the_lines_of_a_smaller_one(many: Path) -> None:
     source = FolderLines(many)
     assert held(source, 0) == set()
     assert held(source, 0.1) < held(source, 0.3) < held(source, 0.7)
+
+
+@pytest.fixture
+def receipts(tmp_path: Path) -> LmdbLines:
+    """200 lines of 40 receipts, five of each, and 40 lines that belong to none."""
+    encoded = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    grouped = [Entry(encoded, f"r{i % 40}", f"r{i % 40}/{i}.png", group=f"r{i % 40}") for i in range(200)]
+    write_lmdb(tmp_path / "r.lmdb", grouped + [Entry(encoded, f"alone {i}", f"{i}.png") for i in range(40)])
+    return LmdbLines(tmp_path / "r.lmdb")
+
+
+def test_no_group_is_on_both_sides_of_a_split(receipts: LmdbLines) -> None:
+    rest, kept = hold_out(receipts, 0.25)
+    assert not set(rest.groups()) & set(kept.groups()) - {None}
+    assert 3 < len(set(kept.groups())) < 20
+    assert len(rest) + len(kept) == 240
+    alone = [i for i, text in enumerate(receipts.texts()) if (text or "").startswith("alone")]
+    names = [f"training/{i}.png" for i in range(len(alone))]
+    expected = {f"alone {i}" for i, name in enumerate(names) if is_held_out(name, 0.25)}
+    assert {text for text in kept.texts() if (text or "").startswith("alone")} == expected
+
+
+def test_a_group_is_held_out_wherever_it_lies(receipts: LmdbLines, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    encoded = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    for i in range(40):
+        (folder / f"x{i}.png").write_bytes(encoded)
+    (folder / "labels.tsv").write_text("".join(f"x{i}.png\tword\tr{i}\n" for i in range(40)))
+    one, other = (set(hold_out(source, 0.25)[1].groups()) - {None} for source in (receipts, FolderLines(folder)))
+    assert one == other
+
+
+def test_an_expression_finds_groups_that_the_source_does_not_know(many: Path) -> None:
+    rest, kept = hold_out(FolderLines(many), 0.4, r"/(\d)\d\.png|$")
+    tens = [{text[0] for text in part.texts() if text and len(text) == 2} for part in (rest, kept)]
+    assert tens[0] | tens[1] == set("12345")
+    assert not tens[0] & tens[1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "group"),
+    [
+        (r"^[^/]+/", "r12/"),
+        (r"r(\d+)/", "12"),
+        (r"(page\d+)|$", None),
+        (r"(line)|$", "line"),
+        (r"line_(\d)", "3"),
+        ("", None),
+    ],
+)
+def test_a_group_is_the_first_bracket_or_the_whole_match(pattern: str, group: str | None) -> None:
+    assert group_of("r12/line_3.png", pattern, "x.lmdb") == group
+
+
+def test_a_name_without_group_is_refused_unless_the_expression_lets_it_pass() -> None:
+    with pytest.raises(ValueError, match=r"a\.png of x\.lmdb does not match --group-by 'r\(\\\\d\+\)'; widen it"):
+        group_of("a.png", r"r(\d+)", "x.lmdb")
+    with pytest.raises(ValueError, match=r"--group-by '\(' is no regular expression"):
+        group_of("a.png", "(", "x.lmdb")
 
 
 def test_an_lmdb_without_names_is_held_out_by_number_wherever_it_lies(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from data.lines import Line, Picture, StoredLines
+from data.lines import Line, Picture, StoredLines, Subset
 from data.lmdb_lines import Entry, LmdbLines, write_lmdb
 
 Drawer = Callable[[str], Picture]
@@ -321,3 +321,18 @@ def test_a_writer_that_is_killed_leaves_the_old_lmdb(stored: LmdbLines, reposito
         writer.send_signal(signal.SIGKILL)
     assert list(LmdbLines(stored.path).texts()) == list(WORDS)
     assert [p.name for p in stored.path.parent.iterdir() if not p.name.startswith(".")] == ["lines.lmdb"]
+
+
+def test_groups_and_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
+    encoded = cv2.imencode(".png", np.zeros((4, 8, 3), np.uint8))[1].tobytes()
+    columns = np.array([[0, 1]], np.float32)
+    entries = [Entry(encoded, "a", "one", columns, "receipt 7"), Entry(encoded, None, "two")]
+    write_lmdb(tmp_path / "x.lmdb", entries)
+    source = LmdbLines(tmp_path / "x.lmdb")
+    assert list(source.groups()) == ["receipt 7", None]
+    assert list(Subset(source, (1,)).groups()) == [None]
+    first, second = source.entry(0), Subset(source, (1,)).entry(0)
+    assert (first.encoded, first.text, first.key, first.group) == (encoded, "a", "one", "receipt 7")
+    assert first.columns is not None
+    assert np.array_equal(first.columns, columns)
+    assert (second.text, second.key, second.group) == (None, "two", None)

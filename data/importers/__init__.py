@@ -1,4 +1,5 @@
-"""One module a format of labelled pictures: a function that yields an Entry a line, the picture as it is stored.
+"""Labelled pictures in the formats of other programs: a set of rows each, whose pictures are read one at a time.
 
-What every format needs after that, refusing or dropping what cannot be learnt from, is in screening.
+formats tells which format a set is in. What every format needs after that, refusing or dropping what cannot be learnt
+from, is in screening.
 """

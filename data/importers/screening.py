@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from PIL import Image
 
+from data.importers.rows import Row
 from data.lmdb_lines import Entry
 from data.picture import decode_picture
 
@@ -30,20 +32,29 @@ class Screening:
 
 
 OUTSIDE, EMPTY, BROKEN = "a label outside the charset", "an empty label", "a broken picture"
+MISSING = "a missing picture"
 
 
-def screened(entries: Iterable[Entry], screening: Screening, dropped: Counter[str], origin: str) -> Iterator[Entry]:
-    """The entries that pass, labels normalised and without space at either end; dropped counts the others by reason.
+def screened(rows: Iterable[Row], screening: Screening, dropped: Counter[str], origin: str) -> Iterator[Entry | None]:
+    """Of every row its entry, the label normalised and without space at either end; None where it is dropped.
 
-    Raises ValueError naming the key and origin of the first line that falls short and is not to be dropped.
+    dropped counts those by reason. Raises ValueError or FileNotFoundError naming place, key and origin of the first
+    row that falls short and is not to be dropped.
     """
-    for entry in entries:
+    for row in rows:
+        place = f"{row.place}: " if row.place else ""
         try:
-            yield _checked(entry, screening)
+            yield _checked(row, screening)
         except _Refused as refusal:
             if not (screening.drop_outside_charset if refusal.reason == OUTSIDE else screening.drop_bad):
-                raise ValueError(f"{entry.key} of {origin} {refusal}") from refusal
+                raise ValueError(f"{place}{row.name} of {origin} {refusal}") from refusal
             dropped[refusal.reason] += 1
+            yield None
+        except FileNotFoundError as error:
+            if not screening.drop_bad:
+                raise FileNotFoundError(f"{place}{error}, or leave such lines out with --drop-bad") from error
+            dropped[MISSING] += 1
+            yield None
 
 
 class _Refused(Exception):
@@ -52,11 +63,12 @@ class _Refused(Exception):
         self.reason = reason
 
 
-def _checked(entry: Entry, screening: Screening) -> Entry:
-    _check_picture(entry)
+def _checked(row: Row, screening: Screening) -> Entry:
+    encoded = picture_of(row)
+    _check_picture(encoded, row.name)
     if screening.unlabelled:
-        return replace(entry, text=None, columns=None)
-    text = screening.normalise(entry.text or "").strip()
+        return Entry(encoded, None, row.name, group=row.group)
+    text = screening.normalise(row.text or "").strip()
     if not text:
         raise _Refused(EMPTY, "has an empty label; label it, or leave such lines out with --drop-bad")
     outside = screening.outside(text) if screening.outside is not None else ""
@@ -66,18 +78,31 @@ def _checked(entry: Entry, screening: Screening) -> Entry:
             f"is labelled {text!r}, of which {outside!r} is not in the charset; extend --charset, "
             "or leave such lines out with --drop-outside-charset",
         )
-    return replace(entry, text=text)
+    return Entry(encoded, text, row.name, row.columns, row.group)
 
 
-def _check_picture(entry: Entry) -> None:
+def picture_of(row: Row) -> bytes:
+    """The bytes of the row's picture; FileNotFoundError where there is none, else OSError naming it."""
+    try:
+        return row.read()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(f"{row.name[:60]}... is no name of a picture; correct it") from error
+        place = f"{row.place}: " if row.place else ""
+        raise OSError(f"{place}{row.name} cannot be read ({error.strerror}); mend it or leave it out") from error
+
+
+def _check_picture(encoded: bytes, name: str) -> None:
     """Refuses what the readers cannot decode, and what was cut off, which some versions of OpenCV fill with grey."""
     try:
-        decode_picture(entry.encoded, entry.key)
-        with Image.open(io.BytesIO(entry.encoded)) as picture:
+        decode_picture(encoded, name)
+        with Image.open(io.BytesIO(encoded)) as picture:
             picture.load()
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _Refused(
             BROKEN,
-            f"does not decode whole as a picture ({len(entry.encoded)} bytes); replace it, "
+            f"does not decode whole as a picture ({len(encoded)} bytes); replace it, "
             "or leave such lines out with --drop-bad",
         ) from error

@@ -1,45 +1,66 @@
-"""Labels in a TSV file: one `picture<TAB>text` a line, UTF-8."""
+"""Labels in a TSV file: one `picture<TAB>text` a line, or `picture<TAB>text<TAB>group`, UTF-8."""
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
+from data.importers.rows import Label, LabelsAt, name_inside, text_lines
 from data.lmdb_lines import Entry
 from data.picture_files import PictureFiles
 
 LABELS = "labels.tsv"
 
 
+class LabelFile(NamedTuple):
+    """labels: picture name -> text as it is written, in the order of the file. groups: of those that have one."""
+
+    labels: dict[str, str]
+    groups: dict[str, str]
+
+
 def parse_labels(content: bytes, origin: str) -> dict[str, str]:
-    """Picture name -> text in NFC, in the order of the file; a byte order mark and CRLF are fine.
+    """Picture name -> text in NFC; else like parse_label_file."""
+    labels = parse_label_file(content, origin).labels
+    return {name: unicodedata.normalize("NFC", label) for name, label in labels.items()}
 
-    Raises ValueError naming origin and the line where there is not exactly one tab, a name comes twice, or the bytes
-    are not UTF-8.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"line {line} of {origin} is not UTF-8; save the file as UTF-8") from error
+
+def parse_label_file(content: bytes, origin: str) -> LabelFile:
+    """What a label file says; ValueError as by tsv_labels, and where a name comes twice."""
     labels: dict[str, str] = {}
-    # Not splitlines(): a label may hold characters that Unicode counts as line breaks.
-    for number, row in enumerate(text.split("\n"), start=1):
-        row = row.removesuffix("\r")
-        if not row:
-            continue
-        name, tab, label = row.partition("\t")
-        if not tab or "\t" in label:
-            raise ValueError(
-                f"line {number} of {origin} has {row.count(chr(9))} tabs ({row[:60]!r}); write picture<TAB>text"
-            )
+    groups: dict[str, str] = {}
+    for name, text, place, group in tsv_labels(LabelsAt(origin, lambda: io.BytesIO(content))):
+        name = name_inside(name, place)
         if name in labels:
-            raise ValueError(f"line {number} of {origin} labels {name} a second time; keep one of the two")
-        labels[name] = unicodedata.normalize("NFC", label)
-    return labels
+            raise ValueError(f"{place} labels {name} a second time; keep one of the two")
+        labels[name] = text
+        if group is not None:
+            groups[name] = group
+    return LabelFile(labels, groups)
 
 
-def tsv_entries(files: PictureFiles, labels: Mapping[str, str | None]) -> Iterator[Entry]:
+def tsv_labels(file: LabelsAt) -> Iterator[Label]:
+    """The labels one by one; a byte order mark and CRLF are fine.
+
+    The first row tells whether there is a column of groups; the group of a row may be left empty.
+    Raises ValueError naming origin and the line where the number of tabs is another, or the bytes are not UTF-8.
+    """
+    tabs = 0
+    for number, row in text_lines(file):
+        place = f"line {number} of {file.origin}"
+        name, *fields = row.split("\t")
+        tabs = tabs or min(max(len(fields), 1), 2)
+        if len(fields) != tabs:
+            form = "picture<TAB>text" + ("<TAB>group" if tabs == 2 else "")
+            raise ValueError(f"{place} has {len(fields)} tabs ({row[:60]!r}); write {form}")
+        yield Label(name, fields[0], place, (fields[1] or None) if tabs == 2 else None)
+
+
+def tsv_entries(
+    files: PictureFiles, labels: Mapping[str, str | None], groups: Mapping[str, str] | None = None
+) -> Iterator[Entry]:
     """The labelled pictures in the order of labels; FileNotFoundError where one is not among the files."""
     for name, text in labels.items():
-        yield Entry(files.read(name), text, name)
+        yield Entry(files.read(name), text, name, group=(groups or {}).get(name))
