@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
@@ -41,6 +42,8 @@ STEPS: dict[str, Callable[[Picture, Generator], Picture]] = {
     "jpeg": lambda p, r: degrade.jpeg(p, 30),
     "uneven_light": lambda p, r: degrade.uneven_light(p, 1.0, r),
     "shadow": lambda p, r: degrade.shadow(p, 0.5, r),
+    "glare": lambda p, r: degrade.glare(p, 1.0, r),
+    "defocus": lambda p, r: degrade.defocus(p, 1.5),
     "contrast": lambda p, r: degrade.contrast(p, 0.5, 128),
     "colour_cast": lambda p, r: degrade.colour_cast(p, 1.0, r),
     "photometric": lambda p, r: degrade.photometric(p, r, 1.5),
@@ -131,3 +134,34 @@ def test_real_lines_are_changed_gently(draw_word: Callable[[str], Picture]) -> N
         grey, grey_out = picture.mean(axis=2).ravel(), out.mean(axis=2).ravel()
         assert abs(float(np.corrcoef(grey, grey_out)[0, 1])) > 0.5
     assert 5 <= kept <= 30
+
+
+def test_a_factor_of_nought_turns_a_degradation_off(draw_word: Callable[[str], Picture]) -> None:
+    picture = draw_word("Street 42")
+    names = [field.name for field in fields(degrade.Degradations)]
+    nothing = degrade.Degradations.of([f"{name}:0" for name in names])
+    for seed in range(40):
+        np.testing.assert_array_equal(degrade.photometric(picture, generator(seed), 1.0, nothing), picture)
+    for name in ("glare", "defocus", "jpeg", "noise", "shadow"):
+        one = replace(nothing, **{name: 4.0})
+        changed = [
+            not np.array_equal(degrade.photometric(picture, generator(seed), 1.0, one), picture) for seed in range(60)
+        ]
+        assert sum(changed) > 0, name
+
+
+@pytest.mark.parametrize("given", ["fog:1", "jpeg", "jpeg:-1", "jpeg:9", "jpeg:much", "jpeg:nan"])
+def test_an_unknown_degradation_or_factor_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match=given.partition(":")[0]):
+        degrade.Degradations.of([given])
+
+
+def test_glare_only_brightens() -> None:
+    picture = np.full((32, 120, 3), 90, np.uint8)
+    for seed in range(20):
+        assert (degrade.glare(picture, 1.0, generator(seed)) >= picture).all()
+
+
+def test_a_ramp_is_that_of_linspace() -> None:
+    for size in (2, 7, 300):
+        np.testing.assert_array_equal(degrade.ramp(0.37, size), np.linspace(-0.37, 0.37, size, dtype=np.float32))

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
@@ -224,3 +225,48 @@ def test_impossible_options_are_refused(options: SynthesisOptions, change: dict[
 def test_a_negative_seed_is_refused(options: SynthesisOptions) -> None:
     with pytest.raises(ValueError, match="seed is -1"):
         SynthesisSource(options, seed=-1)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder with one red picture, and another one below it."""
+    folder = tmp_path / "backgrounds"
+    (folder / "more").mkdir(parents=True)
+    red = np.full((90, 200, 3), (200, 20, 20), np.uint8)
+    for name in ("a.png", "more/b.jpg"):
+        cv2.imwrite(str(folder / name), red[:, :, ::-1])
+    return folder
+
+
+def test_half_of_the_scene_texts_stand_on_pictures_of_the_users_folder(
+    options: SynthesisOptions, photographs: Path
+) -> None:
+    chosen = replace(options, backgrounds=photographs, looks=(1, 0, 0, 0), strength=0.0)
+    source = SynthesisSource(chosen, seed=3)
+    red = [np.abs(np.median(source[i].picture, axis=(0, 1)) - (200, 20, 20)).max() < 12 for i in range(80)]
+    assert 0.3 < np.mean(red) < 0.7
+    assert same(source[5], pickle.loads(pickle.dumps(source))[5])
+
+
+def test_a_folder_without_backgrounds_is_named(options: SynthesisOptions, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path.name}.*--backgrounds"):
+        SynthesisSource(replace(options, backgrounds=tmp_path), seed=0)
+
+
+def test_a_background_that_does_not_decode_is_named(options: SynthesisOptions, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    source = SynthesisSource(replace(options, backgrounds=tmp_path, looks=(1, 0, 0, 0)), seed=0)
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        [source[i] for i in range(30)]
+
+
+def test_a_seed_above_32_bits_gives_lines_too(options: SynthesisOptions) -> None:
+    large, small = SynthesisSource(options, seed=2**40 + 1), SynthesisSource(options, seed=1)
+    assert not same(large[0], small[0])
+
+
+def test_a_line_of_a_seed_is_what_numpy_makes_of_seed_item_and_stream(options: SynthesisOptions) -> None:
+    for index in (0, 5, 2**31):
+        ours = SynthesisSource(options, seed=7, size=2**33)._generator(index, 1)
+        numpys = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, index, 1))))
+        assert ours.random(3).tolist() == numpys.random(3).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -86,10 +87,48 @@ def test_the_word_lists_licence_lies_beside_it() -> None:
 
 def test_half_of_the_texts_come_from_the_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("Straßenbahn\n  \nfar too long a line for the limit\nGleis 9\n", encoding="utf-8")
+    corpus.write_text("Straßenbahn\n  \nGleis 9\n", encoding="utf-8")
     texts = make(TextOptions(characters=string.ascii_letters + "ß9 ", longest=11, corpus=corpus))
     assert 0.4 < np.mean([text in ("Straßenbahn", "Gleis 9") for text in texts]) < 0.6
-    assert "far too long a line for the limit" not in texts
+
+
+def test_a_corpus_may_give_all_texts_and_its_long_lines_are_cut_at_spaces(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(
+        "This is far too long a line, for the limit is eleven.\nincomprehensibilities\n", encoding="utf-8"
+    )
+    texts = make(TextOptions(longest=11, corpus=corpus, corpus_share=1.0), 200)
+    assert set(texts) == {"This is far", "too long a", "line, for", "the limit", "is eleven."}
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        ("email", r"[\w.'-]+@[\w'-]+(\.\w+)+"),
+        ("url", r"(https?://)?(www\.)?[\w'-]+(\.\w+)+([/?].*)?"),
+        ("phone", r"(Tel: )?[+(]?\d[\d ()-]+"),
+        ("street", r".*\d.*"),
+    ],
+)
+def test_templates_make_what_they_are_named_after(kind: str, pattern: str) -> None:
+    options = TextOptions(longest=60, phrases=0.0, kinds=((kind, 1.0),))
+    maker, rng = TextMaker(options), np.random.default_rng(3)
+    for _ in range(100):
+        text = maker.makers[0](rng)
+        assert re.fullmatch(pattern, text), text
+
+
+def test_a_text_needs_but_one_of_the_sets_that_go_together() -> None:
+    sets = (frozenset("abc"), frozenset("cde"))
+    texts = make(TextOptions(characters="abcde", longest=4, together=sets), 300)
+    assert all(any(some.issuperset(text) for some in sets) for text in texts)
+    assert any("a" in text for text in texts)
+    assert any("e" in text for text in texts)
+
+
+def test_a_mark_never_stands_without_its_letter() -> None:
+    texts = make(TextOptions(characters="xyz\u0364\u0303", longest=6), 200)
+    assert set("".join(texts)) == set("xyz")
 
 
 def test_a_corpus_is_brought_to_composed_characters(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from data.lmdb_lines import Entry
 CHUNK = 64
 
 
-def baked(source: LineSource, count: int, quality: int | None, workers: int) -> Iterator[Entry]:
-    """Items 0 to count of the source, in order, the same for any number of workers.
+def baked(source: LineSource, count: int, quality: int | None, workers: int, first: int = 0) -> Iterator[Entry]:
+    """So many items of the source, from the first on, in order, the same for any number of workers.
 
     quality: of a JPEG, 1 to 100; None for a PNG.
     workers: processes; with 1 or less everything happens in this one.
     """
     if workers <= 1:
-        yield from (_entry(source[index], quality) for index in range(count))
+        yield from (_entry(source[index], quality) for index in range(first, first + count))
         return
     # Spawned, not forked: FreeType and OpenCV may hold threads here.
     pool = ProcessPoolExecutor(
@@ -32,8 +32,8 @@ def baked(source: LineSource, count: int, quality: int | None, workers: int) -> 
     )
     try:
         waiting: deque[Future[list[Entry]]] = deque()
-        for start in range(0, count, CHUNK):
-            waiting.append(pool.submit(_chunk, range(start, min(start + CHUNK, count))))
+        for start in range(first, first + count, CHUNK):
+            waiting.append(pool.submit(_chunk, range(start, min(start + CHUNK, first + count))))
             if len(waiting) > 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:

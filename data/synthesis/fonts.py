@@ -22,15 +22,26 @@ import freetype
 import numpy as np
 from numpy.typing import NDArray
 
+from data.synthesis.shaping import SHAPED_BLOCKS
+
 FontSet = Literal["training", "held-out", "all"]
 
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc", ".pfb")
 SPLIT_SALT = "pocket-crnn fonts 63"
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 """Part of the cache's name: raise it when a record's meaning changes."""
 
-_BLOCKS = ((0x21, 0x24F), (0x370, 0x52F), (0x1E00, 0x1FFF), (0x2010, 0x205E), (0x20A0, 0x20BF), (0x2116, 0x2122))
-"""Scripts in which a character is one glyph, whatever its neighbours: Latin, Greek, Cyrillic, punctuation, currency."""
+_BLOCKS = (
+    (0x21, 0x2FF), (0x370, 0x58F), (0x10A0, 0x10FF), (0x1E00, 0x1FFF), (0x2010, 0x205E), (0x2070, 0x20BF),
+    (0x2100, 0x22FF), (0x25A0, 0x266F), (0x2C60, 0x2C7F), (0x2E00, 0x2E7F), (0x3001, 0x30FF), (0x3400, 0x9FFF),
+    (0xA720, 0xA7FF), (0xAB30, 0xAB6F), (0xAC00, 0xD7A3), (0xE000, 0xF8FF), (0xFB00, 0xFB06), (0xFF01, 0xFFEE),
+    *SHAPED_BLOCKS,
+)  # fmt: skip
+"""What synthesis can draw. In the first a character is one glyph whatever its neighbours: Latin, Greek, Cyrillic,
+Armenian, Georgian, Chinese, Japanese, Korean, punctuation, signs, and the private use of editions of old prints."""
+
+_LEAST_LETTERS = 20
+"""Of a font without Latin letters; with fewer it is a font of signs."""
 
 _LOWER = "abcdefghijklmnopqrstuvwxyz"
 _UPPER = _LOWER.upper()
@@ -266,7 +277,12 @@ def open_face(path: str, index: int) -> Any:
 
 def glyph_bitmap(face: Any, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
     """(uint8 (rows, columns) coverage, left bearing, top above the baseline, advance in pixels); size set before."""
-    face.load_char(character, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING | freetype.FT_LOAD_NO_BITMAP)
+    return glyph_bitmap_numbered(face, face.get_char_index(character))
+
+
+def glyph_bitmap_numbered(face: Any, number: int) -> tuple[NDArray[np.uint8], int, int, float]:
+    """As glyph_bitmap, of a glyph by its number in the font."""
+    face.load_glyph(number, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING | freetype.FT_LOAD_NO_BITMAP)
     slot = face.glyph
     bitmap = slot._FT_GlyphSlot.contents.bitmap
     rows, columns, pitch = bitmap.rows, bitmap.width, bitmap.pitch
@@ -279,7 +295,10 @@ def glyph_bitmap(face: Any, character: str) -> tuple[NDArray[np.uint8], int, int
 
 
 def _examine(file: str) -> list[Font]:
-    """The usable faces of a file: broken files, symbol fonts and fonts without Unicode map give none."""
+    """The usable faces of a file: broken files, symbol fonts and fonts without Unicode map give none.
+
+    A font with Latin letters must have all capitals and digits, each another shape; see _examine_other_script too.
+    """
     fonts = []
     try:
         count = freetype.Face(file).num_faces
@@ -301,6 +320,8 @@ def _examine_face(file: str, index: int, face: Any) -> Font | None:
     if face.charmap is None or face.charmap.encoding != freetype.FT_ENCODING_UNICODE:
         return None
     shapes = _letter_shapes(face, _UPPER + _LOWER + _DIGITS)
+    if not any(c in shapes for c in _UPPER + _LOWER):
+        return _examine_other_script(file, index, face, family, style)
     if any(c not in shapes for c in _UPPER + _DIGITS):
         return None
     if len({shapes[c].tobytes() for c in _UPPER}) < len(_UPPER) or len({shapes[c].tobytes() for c in _DIGITS}) < 10:
@@ -316,6 +337,26 @@ def _examine_face(file: str, index: int, face: Any) -> Font | None:
     characters = {c for c in _drawable(face) if has_lower or c not in _LOWER}
     if not has_lower:
         characters = {c for c in characters if not c.islower()}
+    return _record(file, index, face, family, style, plainness, characters)
+
+
+def _examine_other_script(file: str, index: int, face: Any, family: str, style: str) -> Font | None:
+    """A font without Latin letters: of use where it has enough letters and they are not all one box."""
+    characters = set(_drawable(face))
+    letters = sorted(c for c in characters if c.isalpha() and not 0xE000 <= ord(c) <= 0xF8FF)
+    if len(letters) < _LEAST_LETTERS:
+        return None
+    shapes = _letter_shapes(face, "".join(letters[:200]))
+    if len({shape.tobytes() for shape in shapes.values()}) < 0.7 * len(shapes):
+        return None
+    return _record(file, index, face, family, style, _OTHER_PLAINNESS, characters)
+
+
+_OTHER_PLAINNESS = 0.6
+"""Of fonts that cannot be compared with a Latin one: neither ornate nor left out of the easy stage."""
+
+
+def _record(file: str, index: int, face: Any, family: str, style: str, plainness: float, characters: set[str]) -> Font:
     flags = face.style_flags
     return Font(
         path=file,
@@ -334,17 +375,16 @@ def _examine_face(file: str, index: int, face: Any) -> Font | None:
 def _drawable(face: Any) -> Iterable[str]:
     """Characters with a glyph of their own that leaves ink."""
     face.set_char_size(16 * 64)
-    for first, last in _BLOCKS:
-        for code in range(first, last + 1):
-            number = face.get_char_index(code)
-            if number == 0:
-                continue
-            character = chr(code)
-            if character.isspace() or not character.isprintable():
-                continue
-            face.load_glyph(number, freetype.FT_LOAD_NO_SCALE)
-            if face.glyph._FT_GlyphSlot.contents.outline.n_points > 2:
-                yield character
+    for code, number in face.get_chars():
+        if not any(first <= code <= last for first, last in _BLOCKS):
+            continue
+        character = chr(code)
+        private = 0xE000 <= code <= 0xF8FF
+        if character.isspace() or not (private or character.isprintable()):
+            continue
+        face.load_glyph(number, freetype.FT_LOAD_NO_SCALE)
+        if face.glyph._FT_GlyphSlot.contents.outline.n_points > 2:
+            yield character
 
 
 _SHAPE = 20

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data.lines import required_columns
 from data.picture import InputSpec
+from data.synthesis.degrade import USUAL, Degradations
 from data.synthesis.render import Drawn, Mask
 
 Alpha = NDArray[np.float32]
@@ -74,7 +75,13 @@ def bent(mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def frame_around(
-    text: str, drawn: Drawn, mask: Mask, looseness: Looseness, strength: float, rng: np.random.Generator
+    text: str,
+    drawn: Drawn,
+    mask: Mask,
+    looseness: Looseness,
+    strength: float,
+    rng: np.random.Generator,
+    of: Degradations = USUAL,
 ) -> Frame:
     """The box of the text is warped, margins are laid around it, and all is scaled to the picture's height.
 
@@ -93,7 +100,8 @@ def frame_around(
     matrix = np.array([[stretch, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64)
     width *= stretch
     corners = np.array([[0, top], [width, top], [width, bottom], [0, bottom]], np.float64)
-    if strength > 0 and rng.random() < looseness.warped:
+    if strength > 0 and rng.random() < looseness.warped * of.warp:
+        strength *= of.warp
         moved = corners.copy()
         middle = corners.mean(axis=0)
         angle = rng.normal(0, looseness.turn) * strength
@@ -112,7 +120,7 @@ def frame_around(
     low, high = corners.min(axis=0), corners.max(axis=0)
     extent = high - low
     above, below, left, right = rng.random(4) ** 1.5 * looseness.margin
-    if rng.random() < 0.12:
+    if rng.random() < 0.12 * of.crop:
         above, below = (above, -0.07 * rng.random()) if rng.random() < 0.5 else (-0.07 * rng.random(), below)
     left, right = left * 1.2, right * 1.2
     low = low - np.array([left, above]) * extent[1]

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.lines import Picture
-from data.synthesis.degrade import jpeg, smooth_noise, to_bytes, white_noise, window
+from data.synthesis.backgrounds import Backgrounds
+from data.synthesis.degrade import in_colour, jpeg, ramp, smooth_noise, to_bytes, white_noise, window
 from data.synthesis.geometry import Alpha, Frame
 from data.synthesis.render import EM, Mask
 
@@ -42,41 +43,44 @@ def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
     """(background, text) that can be told apart by luminance: mostly by 55 levels, now and then by 32."""
     floor = 32 if rng.random() < 0.08 else 55
     ground = _colour(rng)
-    level = float(ground @ _LUMINANCE)
+    return ground, _ink(float(ground @ _LUMINANCE), floor, rng)
+
+
+def _ink(level: float, floor: float, rng: np.random.Generator) -> Colour:
+    """A colour that differs from a luminance by at least floor."""
     for _ in range(12):
         ink = _colour(rng)
         if abs(float(ink @ _LUMINANCE) - level) >= floor:
-            return ground, ink
-    return ground, np.full(3, 245 if level < 128 else 12, np.float32)
+            return ink
+    return np.full(3, 245 if level < 128 else 12, np.float32)
 
 
 def _ground(height: int, width: int, colour: Colour, rng: np.random.Generator) -> Ground:
     """float32 (height, width, 3): one of several surfaces about one colour."""
     ground = np.empty((height, width, 3), np.float32)
-    ground[:] = colour
+    flat = ground.reshape(height, -1)
+    flat[:] = np.tile(colour, width)
     kind = rng.random()
     if kind < 0.30:
         return ground
     if kind < 0.48:
         across, down = rng.uniform(-35, 35, 2)
-        x = np.linspace(-across, across, width, dtype=np.float32)
-        y = np.linspace(-down, down, height, dtype=np.float32)
-        ramp = x[None, :] + y[:, None]
-        ground += ramp[:, :, None] * rng.uniform(0.3, 1, 3).astype(np.float32)
+        slope = ramp(across, width)[None, :] + ramp(down, height)[:, None]
+        flat += _tinted(slope, rng.uniform(0.3, 1, 3).astype(np.float32))
     elif kind < 0.74:
         sigma = (1.5, 4.0, 10.0)[int(rng.integers(3))]
         grain = window(smooth_noise(sigma), height, width, rng)
-        ground += grain[:, :, None] * (rng.uniform(3, 16) * rng.uniform(0.5, 1, 3)).astype(np.float32)
+        flat += _tinted(grain, (rng.uniform(3, 16) * rng.uniform(0.5, 1, 3)).astype(np.float32))
     elif kind < 0.82:
         grain = window(white_noise(), height, width, rng)
-        ground += grain[:, :, None] * np.float32(rng.uniform(3, 14))
+        ground += in_colour(grain * np.float32(rng.uniform(3, 14)))
     elif kind < 0.90:
         period, angle = rng.uniform(4, 30), rng.uniform(0, np.pi)
         x = np.arange(width, dtype=np.float32) * np.float32(np.cos(angle))
         y = np.arange(height, dtype=np.float32) * np.float32(np.sin(angle))
         wander = window(smooth_noise(10.0), height, width, rng) * np.float32(rng.uniform(0, 1.5))
         wave = np.sin((x[None, :] + y[:, None]) * np.float32(2 * np.pi / period) + wander)
-        ground += wave[:, :, None] * np.float32(rng.uniform(4, 16))
+        ground += in_colour(wave * np.float32(rng.uniform(4, 16)))
     else:
         for _ in range(int(rng.integers(1, 4))):
             shade = (colour + rng.uniform(-38, 38, 3)).tolist()
@@ -93,7 +97,19 @@ def _ground(height: int, width: int, colour: Colour, rng: np.random.Generator) -
 
 def _blend(ground: Ground, alpha: Alpha, ink: NDArray[np.float32]) -> None:
     """Lays ink (a colour or a picture) over the ground, in place."""
-    ground += (ink - ground) * alpha[:, :, None]
+    height, width, channels = ground.shape
+    # As rows of width x channels numbers: numpy is slow where the last axis has three.
+    flat = ground.reshape(height, -1)
+    over = np.tile(ink, width) if ink.ndim == 1 else np.broadcast_to(ink, ground.shape).reshape(height, -1)
+    change = over - flat
+    change *= alpha if channels == 1 else in_colour(alpha).reshape(height, -1)
+    flat += change
+
+
+def _tinted(field: NDArray[np.float32], tint: Colour) -> NDArray[np.float32]:
+    """float32 (height, width) times each of three -> (height, width * 3)."""
+    height, width = field.shape
+    return in_colour(field).reshape(height, -1) * np.tile(tint, width)
 
 
 def _surroundings(
@@ -116,11 +132,25 @@ def _surroundings(
         _blend(ground, frame.place(rule, -EM, down), ink)
 
 
-def scene(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Generator) -> Picture:
-    """Signs, covers, packages: any colours, both polarities, outlines, shadows, gradients."""
-    colour, ink = _colours(rng)
-    ground = _ground(frame.height, frame.width, colour, rng)
-    _surroundings(ground, mask, frame, ink, 0.16, rng)
+def scene(
+    alpha: Alpha,
+    mask: Mask,
+    frame: Frame,
+    around: float,
+    rng: np.random.Generator,
+    backgrounds: Backgrounds | None = None,
+) -> Picture:
+    """Signs, covers, packages: any colours, both polarities, outlines, shadows, gradients.
+
+    With backgrounds, half of the grounds are parts of these.
+    """
+    if backgrounds is not None and rng.random() < 0.5:
+        ground: Ground = backgrounds.part(frame.height, frame.width, rng)
+        ink = _ink(float((ground @ _LUMINANCE).mean()), 70, rng)
+    else:
+        colour, ink = _colours(rng)
+        ground = _ground(frame.height, frame.width, colour, rng)
+    _surroundings(ground, mask, frame, ink, 0.16 * around, rng)
     effect = rng.random()
     unit = frame.height / 32
     if effect < 0.14:
@@ -141,11 +171,11 @@ def scene(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Gen
     fill: NDArray[np.float32] = ink
     finish = rng.random()
     if finish < 0.12:
-        ramp = np.linspace(-1, 1, frame.height, dtype=np.float32)[:, None, None] * np.float32(rng.uniform(-30, 30))
-        fill = ink[None, None, :] + ramp
+        fade = ramp(1.0, frame.height)[:, None, None] * np.float32(rng.uniform(-30, 30))
+        fill = ink[None, None, :] + fade
     elif finish < 0.22:
         grain = window(smooth_noise(1.5), frame.height, frame.width, rng)
-        fill = ink[None, None, :] + grain[:, :, None] * np.float32(rng.uniform(4, 16))
+        fill = in_colour(grain * np.float32(rng.uniform(4, 16))) + ink[None, None, :]
     if rng.random() < 0.1:
         worn = window(smooth_noise(1.5), frame.height, frame.width, rng)
         alpha = alpha * np.clip(np.float32(rng.uniform(0.9, 1.6)) + np.float32(0.35) * worn, 0.25, 1)
@@ -153,23 +183,23 @@ def scene(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Gen
     return to_bytes(ground)
 
 
-def document(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Generator) -> Picture:
+def document(alpha: Alpha, mask: Mask, frame: Frame, around: float, rng: np.random.Generator) -> Picture:
     """Print on paper: dark on light, even, a little grain."""
     paper = np.full((frame.height, frame.width, 3), rng.uniform(215, 255), np.float32)
-    paper -= rng.uniform(0, 14, 3).astype(np.float32)
+    paper.reshape(frame.height, -1)[:] -= np.tile(rng.uniform(0, 14, 3).astype(np.float32), frame.width)
     ink = np.float32(rng.uniform(0, 80)) + rng.uniform(0, 14, 3).astype(np.float32)
     if rng.random() < 0.4:
         grain = window(smooth_noise(1.5 if rng.random() < 0.5 else 10.0), frame.height, frame.width, rng)
-        paper += grain[:, :, None] * np.float32(rng.uniform(1, 6))
-    if busy:
-        _surroundings(paper, mask, frame, ink, 0.2, rng)
+        paper += in_colour(grain * np.float32(rng.uniform(1, 6)))
+    if around:
+        _surroundings(paper, mask, frame, ink, 0.2 * around, rng)
     if rng.random() < 0.25:
         alpha = alpha ** np.float32(rng.uniform(0.6, 1.7))
     _blend(paper, alpha, ink)
     return to_bytes(paper)
 
 
-def receipt(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Generator) -> Picture:
+def receipt(alpha: Alpha, mask: Mask, frame: Frame, around: float, rng: np.random.Generator) -> Picture:
     """Thermal and dot-matrix print: grey, faint, patchy, on white or grey paper."""
     level = rng.uniform(195, 255)
     ink = np.float32(max(0.0, min(rng.uniform(0, 180), level - 60)))
@@ -191,19 +221,21 @@ def receipt(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.G
     paper = np.full((height, width, 1), level, np.float32)
     if rng.random() < 0.6:
         paper += window(white_noise(), height, width, rng)[:, :, None] * np.float32(rng.uniform(1, 10))
-    _surroundings(paper, mask, frame, np.array([ink], np.float32), 0.15, rng)
+    _surroundings(paper, mask, frame, np.array([ink], np.float32), 0.15 * around, rng)
     _blend(paper, alpha, np.array([ink], np.float32))
-    picture = np.repeat(to_bytes(paper).reshape(height, width, 1), 3, axis=2)
+    picture: Picture = cv2.cvtColor(to_bytes(paper).reshape(height, width), cv2.COLOR_GRAY2RGB).astype(
+        np.uint8, copy=False
+    )
     if rng.random() < 0.15:
         picture = jpeg(picture, int(rng.integers(30, 80)))
     return picture
 
 
-def scan(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Generator) -> Picture:
+def scan(alpha: Alpha, mask: Mask, frame: Frame, around: float, rng: np.random.Generator) -> Picture:
     """Black and white only, with the ragged edges of a threshold."""
     height, width = alpha.shape
     paper = np.zeros((height, width, 1), np.float32)
-    _surroundings(paper, mask, frame, np.array([1.0], np.float32), 0.25, rng)
+    _surroundings(paper, mask, frame, np.array([1.0], np.float32), 0.25 * around, rng)
     level = np.maximum(alpha, paper[:, :, 0])
     level += window(smooth_noise(1.5), height, width, rng) * np.float32(rng.uniform(0, 0.16))
     black = level > np.float32(rng.uniform(0.3, 0.62))
@@ -211,4 +243,4 @@ def scan(alpha: Alpha, mask: Mask, frame: Frame, busy: bool, rng: np.random.Gene
     if rng.random() < 0.1:
         specks = window(white_noise(), height, width, rng) > np.float32(3.0)
         picture = np.where(specks, 255 - picture, picture)
-    return np.repeat(picture[:, :, None], 3, axis=2).astype(np.uint8, copy=False)
+    return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import freetype
 import numpy as np
 from numpy.typing import NDArray
 
-from data.synthesis.fonts import Font, glyph_bitmap, open_face
+from data.synthesis.fonts import Font, glyph_bitmap, glyph_bitmap_numbered, open_face
+from data.synthesis.shaping import needs_shaping, shape
 
 Mask = NDArray[np.uint8]
 
@@ -49,7 +51,9 @@ class _SizedFace:
         self.kerned = bool(self.face.has_kerning)
         self.glyphs: dict[str, tuple[Mask, int, int, float]] = {}
         self.pairs: dict[str, float] = {}
-        self.capital = self.glyph("H" if "H" in self.characters else font.characters[-1])[2]
+        self.numbered: dict[int, tuple[Mask, int, int, float]] = {}
+        first = next((c for c in font.characters if c.isalpha()), font.characters[-1])
+        self.capital = self.glyph("H" if "H" in self.characters else first)[2]
         metrics = self.face.size
         self.descent = max(1, -int(metrics.descender) // 64)
 
@@ -58,6 +62,12 @@ class _SizedFace:
         if found is None:
             found = glyph_bitmap(self.face, character)
             self.glyphs[character] = found
+        return found
+
+    def glyph_numbered(self, number: int) -> tuple[Mask, int, int, float]:
+        found = self.numbered.get(number)
+        if found is None:
+            found = self.numbered[number] = glyph_bitmap_numbered(self.face, number)
         return found
 
     def kerning(self, pair: str) -> float:
@@ -90,17 +100,19 @@ def sized_face(font: Font, size: int) -> _SizedFace:
 def draw(text: str, font: Font, size: int, spacing: float = 0.0) -> Drawn:
     """Draws text at size pixels an em, spacing more pixels after each character.
 
-    Kerning comes from the font's kern table; pairs that only a GPOS table kerns are set unkerned.
+    Kerning comes from the font's kern table; pairs that only a GPOS table kerns are set unkerned. Texts that need
+    shaping are laid out by HarfBuzz, without spacing, which would tear their letters apart.
     Raises ValueError where the font lacks a character or the text leaves no ink.
     """
     face = sized_face(font, size)
     if not face.characters.issuperset(text):
         missing = "".join(sorted(set(text) - face.characters))
         raise ValueError(f"the font {font.family} {font.style} ({font.path}) has no {missing!r}; choose another font")
+    if needs_shaping(text):
+        return _draw_shaped(text, font, size)
     placed: list[tuple[Mask, int, int]] = []
     edges: list[tuple[float, float]] = []
     pen = 0.0
-    left, right, top, bottom = 1 << 30, -(1 << 30), 1 << 30, -(1 << 30)
     last = len(text) - 1
     for position, character in enumerate(text):
         pixels, bearing, rise, advance = face.glyph(character)
@@ -108,16 +120,38 @@ def draw(text: str, font: Font, size: int, spacing: float = 0.0) -> Drawn:
         if position < last:
             step += face.kerning(text[position : position + 2]) + spacing
         if pixels.size:
-            x, y = round(pen) + bearing, -rise
-            placed.append((pixels, x, y))
-            left, right = min(left, x), max(right, x + pixels.shape[1])
-            top, bottom = min(top, y), max(bottom, y + pixels.shape[0])
+            placed.append((pixels, round(pen) + bearing, -rise))
         # Negative spacing must not turn a narrow character's box inside out.
         step = max(step, 1.0)
         edges.append((pen, pen + step))
         pen += step
+    return _assembled(text, font, face, placed, edges)
+
+
+def _draw_shaped(text: str, font: Font, size: int) -> Drawn:
+    face = sized_face(font, size)
+    shaped = shape(text, font.path, font.index, size)
+    placed = []
+    for number, x, y in shaped.glyphs:
+        pixels, bearing, rise, _ = face.glyph_numbered(number)
+        if pixels.size:
+            placed.append((pixels, round(x) + bearing, -round(y) - rise))
+    return _assembled(text, font, face, placed, shaped.edges)
+
+
+def _assembled(
+    text: str,
+    font: Font,
+    face: _SizedFace,
+    placed: Sequence[tuple[Mask, int, int]],
+    edges: Sequence[tuple[float, float]],
+) -> Drawn:
+    """Glyphs at (x, y) of their upper left corners, laid over each other."""
     if not placed:
         raise ValueError(f"the text {text!r} leaves no ink in {font.family} {font.style}; draw a text that can be seen")
+    left, top = min(x for _, x, _ in placed), min(y for _, _, y in placed)
+    right = max(x + pixels.shape[1] for pixels, x, _ in placed)
+    bottom = max(y + pixels.shape[0] for pixels, _, y in placed)
     mask = np.zeros((bottom - top, right - left), np.uint8)
     for pixels, x, y in placed:
         target = mask[y - top : y - top + pixels.shape[0], x - left : x - left + pixels.shape[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 
 from data.lines import Line, Picture, split_source
 from data.synthesis import looks
-from data.synthesis.degrade import moved_columns, photometric
+from data.synthesis.backgrounds import Backgrounds
+from data.synthesis.degrade import Degradations, moved_columns, photometric
 from data.synthesis.fonts import Font, FontSet, find_fonts
 from data.synthesis.geometry import Alpha, Frame, Looseness, bent, frame_around
 from data.synthesis.render import EM, Mask, draw
+from data.synthesis.shaping import require_shaper
 from data.synthesis.texts import DEFAULT_KINDS, PRINTABLE, TextMaker, TextOptions, WordSet
 
 LONGEST = 250
@@ -43,9 +46,12 @@ class SynthesisOptions:
         easy: a start stage: dark on light, mild, at most five characters, plain fonts.
         looks: weights of scene text, documents, receipts and 1-bit scans.
         phrases: share of texts made of several words, where the space is among the characters.
-        kinds: what texts are, each with :weight: word, number, price, date, time, code, random, address, label; empty:
-            the mix of TextOptions.
-        corpus: a UTF-8 file of texts, one a line, used for half of the lines.
+        kinds: what texts are, each with :weight: word, number, price, date, time, code, random, address, label, email,
+            url, street, phone; empty: the mix of TextOptions.
+        corpus: a UTF-8 file of texts, one a line, used for corpus_share of the lines; longer ones are cut at spaces.
+        corpus_share: share of texts from the corpus.
+        degradations: factors on single degradations, as glare:1 or jpeg:0; see Degradations in degrade.py.
+        backgrounds: a folder of pictures, behind half of the scene texts.
         font_folders: take fonts from these folders only; empty: every font of the system.
     """
 
@@ -60,6 +66,9 @@ class SynthesisOptions:
     phrases: float = 0.1
     kinds: tuple[str, ...] = ()
     corpus: Path | None = None
+    corpus_share: float = 0.5
+    degradations: tuple[str, ...] = ()
+    backgrounds: Path | None = None
     font_folders: tuple[Path, ...] = ()
 
 
@@ -68,7 +77,7 @@ class _Look:
     """One kind of picture: how it is laid out, painted, and how much of the degradations it gets."""
 
     looseness: Looseness
-    paint: Callable[[Alpha, Mask, Frame, bool, np.random.Generator], Picture]
+    paint: Callable[[Alpha, Mask, Frame, float, np.random.Generator], Picture]
     share: float
 
 
@@ -104,6 +113,8 @@ class SynthesisSource:
         shortest, longest = options.shortest, options.longest
         if options.easy and shortest <= longest:
             shortest, longest = min(shortest, _EASY_LONGEST), min(longest, _EASY_LONGEST)
+        require_shaper(options.characters)
+        self.fonts = _of_script(find_fonts(options.font_folders or None, options.fonts), options.characters)
         self._maker = TextMaker(
             TextOptions(
                 characters=options.characters,
@@ -112,14 +123,16 @@ class SynthesisSource:
                 words=options.words,
                 phrases=0.0 if options.easy else options.phrases,
                 corpus=options.corpus,
+                corpus_share=options.corpus_share,
                 kinds=tuple(map(split_source, options.kinds)) or DEFAULT_KINDS,
+                together=_together(self.fonts, options.characters),
             )
         )
-        self.fonts = find_fonts(options.font_folders or None, options.fonts)
-        _check_characters(self.fonts, options.characters)
         plain = [font for font in self.fonts if font.plainness >= _EASY_PLAINNESS and _has(font, options.characters)]
         self._shelf = _FontShelf.of(plain if options.easy and plain else self.fonts)
         self._fixed_shelf = _FontShelf.of([font for font in self.fonts if font.fixed] or self.fonts)
+        self._degradations = Degradations.of(options.degradations)
+        self._backgrounds = Backgrounds(Path(options.backgrounds)) if options.backgrounds else None
         self._limits = (np.cumsum(options.looks) / np.sum(options.looks)).tolist()
 
     def __len__(self) -> int:
@@ -134,7 +147,7 @@ class SynthesisSource:
         if look is _RECEIPT and rng.random() < 0.5 and self._fixed_shelf.covers(text):
             shelf = self._fixed_shelf
         font = shelf.pick(text, rng)
-        picture, columns = _draw_line(text, font, look, self.options, rng)
+        picture, columns = _draw_line(text, font, look, self.options, self._degradations, self._backgrounds, rng)
         return Line(picture, text, f"synthesis seed {self.seed} item {index}", columns)
 
     def text(self, index: int) -> str:
@@ -153,7 +166,10 @@ class SynthesisSource:
 
     def _generator(self, index: int, stream: int) -> np.random.Generator:
         """Stream 0 makes the text and 1 the picture, so that a text can be had without its picture."""
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, index, stream))))
+        words = self.seed, index, stream
+        # The same entropy either way; an array of words is taken as it is, twice as fast.
+        entropy = words if max(words) >> 32 else np.array(words, np.uint32)
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 class _Texts(Sequence[str | None]):
@@ -181,33 +197,33 @@ class _Texts(Sequence[str | None]):
 class _FontShelf:
     """Fonts by design; one is drawn by design first, so that families of forty files do not rule."""
 
-    designs: tuple[tuple[Font, ...], ...]
+    designs: tuple[tuple[tuple[Font, frozenset[str]], ...], ...]
     limits: tuple[float, ...]
 
     @classmethod
     def of(cls, fonts: Sequence[Font]) -> _FontShelf:
         """Ornate designs are drawn half as often as others."""
-        by_design: dict[str, list[Font]] = {}
+        by_design: dict[str, list[tuple[Font, frozenset[str]]]] = {}
         for font in fonts:
-            by_design.setdefault(font.design, []).append(font)
+            by_design.setdefault(font.design, []).append((font, frozenset(font.characters)))
         designs = tuple(tuple(by_design[name]) for name in sorted(by_design))
-        weights = [0.5 if max(font.plainness for font in design) < _ORNATE else 1.0 for design in designs]
+        weights = [0.5 if max(font.plainness for font, _ in design) < _ORNATE else 1.0 for design in designs]
         return cls(designs, tuple((np.cumsum(weights) / np.sum(weights)).tolist()))
 
     def covers(self, text: str) -> bool:
         """Whether some font has every character of the text."""
-        return any(_has(font, text) for design in self.designs for font in design)
+        return any(characters.issuperset(text) for design in self.designs for _, characters in design)
 
     def pick(self, text: str, rng: np.random.Generator) -> Font:
         """A font that has every character of the text; ValueError where none has."""
         for _ in range(60):
-            design = self.designs[int(np.searchsorted(self.limits, rng.random()))]
-            font = design[int(rng.integers(len(design)))]
-            if _has(font, text):
+            design = self.designs[bisect_left(self.limits, rng.random())]
+            font, characters = design[int(rng.integers(len(design)))]
+            if characters.issuperset(text):
                 return font
         for design in self.designs:
-            for font in design:
-                if _has(font, text):
+            for font, characters in design:
+                if characters.issuperset(text):
                     return font
         raise ValueError(f"no font has all characters of {text!r}; install one that has them or leave them out")
 
@@ -216,20 +232,44 @@ def _has(font: Font, text: str) -> bool:
     return all(c in font.characters for c in text)
 
 
-def _check_characters(fonts: Sequence[Font], characters: str) -> None:
-    """ValueError where no font has all the characters, for then some texts could not be drawn."""
-    if any(_has(font, characters) for font in fonts):
-        return
-    nearest = max(fonts, key=lambda font: sum(c in font.characters for c in characters))
-    missing = "".join(c for c in characters if c not in nearest.characters)
-    raise ValueError(
-        f"none of {len(fonts)} fonts has all {len(characters)} characters; {nearest.family} {nearest.style} comes "
-        f"nearest and lacks {missing[:40]!r}; install a font that has them or leave them out"
-    )
+def _of_script(fonts: Sequence[Font], characters: str) -> tuple[Font, ...]:
+    """The fonts with at least one of the letters, for others would never be drawn; ValueError where none has one."""
+    letters = frozenset(c for c in characters if c.isalpha()) or frozenset(characters)
+    found = tuple(font for font in fonts if not letters.isdisjoint(font.characters))
+    if not found:
+        raise ValueError(
+            f"none of {len(fonts)} fonts has one of the letters {''.join(sorted(letters))[:40]!r}; install a font that "
+            "has them or leave them out"
+        )
+    return found
+
+
+def _together(fonts: Sequence[Font], characters: str) -> tuple[frozenset[str], ...]:
+    """Sets of characters that one font can draw; empty where some font has all, so that any text can be drawn.
+
+    ValueError naming the characters that no font has.
+    """
+    wanted = frozenset(characters)
+    sets = {wanted.intersection(font.characters) for font in fonts}
+    missing = wanted.difference(*sets)
+    if missing:
+        raise ValueError(
+            f"none of {len(fonts)} fonts has {''.join(sorted(missing))[:40]!r}; install a font that has "
+            "them or leave them out"
+        )
+    if wanted in sets:
+        return ()
+    return tuple(sorted((s for s in sets if not any(s < other for other in sets)), key=sorted))
 
 
 def _draw_line(
-    text: str, font: Font, look: _Look, options: SynthesisOptions, rng: np.random.Generator
+    text: str,
+    font: Font,
+    look: _Look,
+    options: SynthesisOptions,
+    of: Degradations,
+    backgrounds: Backgrounds | None,
+    rng: np.random.Generator,
 ) -> tuple[Picture, NDArray[np.float32]]:
     """uint8 (height, width, 3) and float32 (len(text), 2)."""
     strength = options.strength * (0.35 if options.easy else 1.0)
@@ -244,10 +284,14 @@ def _draw_line(
     mask = drawn.mask
     if not options.easy and not font.bold and rng.random() < 0.15:
         mask = cv2.dilate(mask, _SQUARE if rng.random() < 0.4 else _CROSS).astype(np.uint8, copy=False)
-    if look is _SCENE and len(text) > 2 and rng.random() < 0.06 * strength:
+    if look is _SCENE and len(text) > 2 and rng.random() < 0.06 * strength * of.bend:
         mask = bent(mask, rng)
-    frame = frame_around(text, drawn, mask, look.looseness, strength, rng)
+    frame = frame_around(text, drawn, mask, look.looseness, strength, rng, of)
     columns = moved_columns(drawn.columns, frame.matrix, mask.shape[0] / 2, frame.width)
-    picture = look.paint(frame.place(mask), mask, frame, not options.easy, rng)
-    picture = photometric(picture, rng, look.share * strength)
+    around = 0.0 if options.easy else of.neighbours
+    if look is _SCENE:
+        picture = looks.scene(frame.place(mask), mask, frame, around, rng, backgrounds)
+    else:
+        picture = look.paint(frame.place(mask), mask, frame, around, rng)
+    picture = photometric(picture, rng, look.share * strength, of)
     return np.ascontiguousarray(picture), columns

@@ -36,8 +36,10 @@ class TextOptions:
     shortest, longest: characters of a text.
     words: the side of the word list: words of training never occur in held-out texts, nor the other way round.
     phrases: share of texts made of several words, where the space is among the characters.
-    corpus: a UTF-8 file, one text a line, used for half of the texts; lines that do not fit the above are left out.
-    kinds: see DEFAULT_KINDS.
+    corpus: a UTF-8 file, one text a line; longer lines are cut at spaces, and what holds other characters is left out.
+    corpus_share: share of texts that the corpus gives.
+    kinds: see DEFAULT_KINDS; email, url, street and phone may be asked for too.
+    together: a text's characters all lie in one of these sets, as some font must have them all; empty: no matter.
     """
 
     characters: str = PRINTABLE
@@ -46,7 +48,9 @@ class TextOptions:
     words: WordSet = "training"
     phrases: float = 0.1
     corpus: Path | None = None
+    corpus_share: float = 0.5
     kinds: tuple[tuple[str, float], ...] = DEFAULT_KINDS
+    together: tuple[frozenset[str], ...] = ()
 
 
 def held_out_word(word: str) -> bool:
@@ -76,9 +80,12 @@ class TextMaker:
             )
         if not options.characters.strip():
             raise ValueError("no characters were given to make texts of; give a charset with at least one letter")
+        if not 0 <= options.corpus_share <= 1:
+            raise ValueError(f"corpus-share is {options.corpus_share}; give a share from 0 to 1")
         self.options = options
         self.allowed = frozenset(options.characters)
-        self.visible = "".join(c for c in options.characters if not c.isspace())
+        # A mark without the letter that it belongs to is no text: marks come from words and the corpus alone.
+        self.visible = "".join(c for c in options.characters if not c.isspace() and not _is_mark(c))
         self.spaced = " " in self.allowed
         self.words = tuple(w for w in word_list(options.words) if len(w) <= options.longest and self._writable(w))
         self.short_words = tuple(w for w in self.words if len(w) <= 5)
@@ -86,6 +93,7 @@ class TextMaker:
         makers: dict[str, Callable[[np.random.Generator], str]] = {
             "word": self._word, "number": _number, "price": _price, "date": _date, "time": _time, "code": _code,
             "random": self._random, "address": self._address, "label": self._label,
+            "email": self._email, "url": self._url, "street": self._street, "phone": _phone,
         }  # fmt: skip
         unknown = [kind for kind, _ in options.kinds if kind not in makers]
         if unknown:
@@ -98,7 +106,7 @@ class TextMaker:
         """One text in NFC, of allowed characters only, without a space at either end."""
         options = self.options
         for _ in range(_TRIES):
-            if self.corpus and rng.random() < 0.5:
+            if self.corpus and rng.random() < options.corpus_share:
                 return self.corpus[int(rng.integers(len(self.corpus)))]
             if self.spaced and rng.random() < options.phrases:
                 text = self._phrase(rng)
@@ -123,6 +131,8 @@ class TextMaker:
             self.options.shortest <= len(text) <= self.options.longest
             and self.allowed.issuperset(text)
             and text == text.strip()
+            and not _is_mark(text[0])
+            and (not self.options.together or any(some.issuperset(text) for some in self.options.together))
         )
 
     def _fit(self, text: str, rng: np.random.Generator) -> str:
@@ -173,6 +183,9 @@ class TextMaker:
         shortest = min(self.options.shortest, longest)
         length = int(rng.integers(shortest, min(longest, max(shortest, 12)) + 1))
         pool = self.visible
+        if sets := self.options.together:
+            one = sets[int(rng.integers(len(sets)))]
+            pool = "".join(c for c in pool if c in one) or pool
         draw = rng.random()
         if draw < 0.55:
             pool = "".join(c for c in pool if c.isalnum()) or pool
@@ -198,6 +211,30 @@ class TextMaker:
         if draw < 0.93:
             return f"#{first}"
         return f"{first}_{second}" + _pick(rng, (".jpg", ".txt", ".pdf", ""))
+
+    def _email(self, rng: np.random.Generator) -> str:
+        name = self._plain(rng) + _pick(rng, ("", "", f".{self._plain(rng)}", f"_{self._plain(rng)}", _digits(rng, 2)))
+        return f"{name}@{self._plain(rng)}{_pick(rng, _DOMAINS)}"
+
+    def _url(self, rng: np.random.Generator) -> str:
+        start = _pick(rng, ("www.", "www.", "https://", "http://", "https://www.", ""))
+        path = _pick(rng, ("", "", "/", f"/{self._plain(rng)}", f"/{self._plain(rng)}.html", f"?id={_digits(rng, 4)}"))
+        return f"{start}{self._plain(rng)}{_pick(rng, _DOMAINS)}{path}"
+
+    def _street(self, rng: np.random.Generator) -> str:
+        """A house and its street, a postcode and its town, or a post box."""
+        name, number = self._plain(rng).capitalize(), int(rng.integers(1, 400))
+        kind = _pick(rng, ("Street", "St.", "Road", "Rd", "Avenue", "Ave.", "Lane", "Drive", "Square", "Way"))
+        town = self._plain(rng).capitalize()
+        draw = int(rng.integers(6))
+        return (
+            f"{number} {name} {kind}",
+            f"{number}{_pick(rng, 'ABC')} {name} {kind}",
+            f"No. {number}, {name} {kind}",
+            f"{_digits(rng, 5)} {town}",
+            f"{town}, {_pick(rng, 'BCEMNSW')}{_digits(rng, 1)} {_digits(rng, 1)}{_pick(rng, 'ABDEGHJ')}X",
+            f"P.O. Box {_digits(rng, 4)}",
+        )[draw]
 
     def _label(self, rng: np.random.Generator) -> str:
         """Print of forms and receipts: "Qty:", "Total (RM)", "No. 12"."""
@@ -229,13 +266,50 @@ class TextMaker:
             raise FileNotFoundError(f"the corpus {path} does not exist; give a UTF-8 file, one text a line") from None
         except UnicodeDecodeError as error:
             raise ValueError(f"the corpus {path} is not UTF-8 ({error}); convert it") from None
-        texts = tuple(t for line in lines if self._fits(t := unicodedata.normalize("NFC", line.strip())))
+        texts = tuple(
+            text
+            for line in lines
+            for text in _pieces(unicodedata.normalize("NFC", line.strip()), self.options.longest)
+            if self._fits(text)
+        )
         if not texts:
             raise ValueError(
                 f"none of the {len(lines)} lines of the corpus {path} has {self.options.shortest} to "
                 f"{self.options.longest} characters, all in the charset; widen these or give another corpus"
             )
         return texts
+
+
+_DOMAINS = (".com", ".org", ".net", ".co.uk", ".de", ".fr", ".in", ".my", ".io", ".eu", ".info", ".edu")
+
+
+def _pieces(line: str, longest: int) -> list[str]:
+    """The line, or where it is too long as many of its words a piece as fit."""
+    if len(line) <= longest:
+        return [line]
+    pieces = [""]
+    for word in line.split():
+        joined = f"{pieces[-1]} {word}".strip()
+        if len(joined) <= longest:
+            pieces[-1] = joined
+        else:
+            pieces.append(word)
+    return pieces
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
+def _digits(rng: np.random.Generator, count: int) -> str:
+    return "".join(map(str, rng.integers(0, 10, size=count).tolist()))
+
+
+def _phone(rng: np.random.Generator) -> str:
+    return _pick(rng, (
+        f"0{_digits(rng, 2)}-{_digits(rng, 7)}", f"+{_digits(rng, 2)} {_digits(rng, 3)} {_digits(rng, 6)}",
+        f"({_digits(rng, 3)}) {_digits(rng, 3)}-{_digits(rng, 4)}", f"Tel: {_digits(rng, 8)}",
+    ))  # fmt: skip
 
 
 def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
