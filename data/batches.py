@@ -16,12 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.lines import Line, LineSource, required_columns
-from data.picture import InputSpec, missing_margin, natural_width, resize, with_margins
+from data.lines import Line, LineSource, ReducibleLines, required_columns
+from data.picture import InputSpec, missing_margin, natural_width, resize, unshared, with_margins
 
 ENDLESS = 10**8
 """A source of more lines than this is walked through in its own order: its items are independent draws."""
 MOST_STRETCH = 1.15
+REDUCED_HEIGHT = 2
+"""Times the model's height that a JPEG decoded at a reduced scale keeps at least; nearer to it, readings change."""
 BLANK_CLASS, UNKNOWN = 0, -1
 
 
@@ -127,8 +129,10 @@ class Windows:
 
     def __getitem__(self, number: int) -> list[Batch]:
         generator = np.random.default_rng([self.stream.seed, 7919, number])
+        read = [self._reader(source) for source in self.stream.sources]
         loaded = [
-            (item, self._load(item, generator)) for item in self.stream.window(number, self.batching.window_lines)
+            ((source, index), self._altered(read[source](index), generator))
+            for source, index in self.stream.window(number, self.batching.window_lines)
         ]
         widths = np.array(
             [natural_width(line.picture.shape[0], line.picture.shape[1], self.spec) for _, line in loaded]
@@ -140,8 +144,14 @@ class Windows:
         order = generator.permutation(len(batches))
         return [batches[i] for i in order]
 
-    def _load(self, item: tuple[int, int], generator: np.random.Generator) -> Line:
-        line = self.stream.sources[item[0]][item[1]]
+    def _reader(self, source: LineSource) -> Callable[[int], Line]:
+        """Index -> line, from tall JPEGs at a reduced scale unless batches are exact."""
+        if self.batching.exact or not isinstance(source, ReducibleLines):
+            return source.__getitem__
+        reduced = source.reduced
+        return lambda index: reduced(index, REDUCED_HEIGHT * self.spec.height)
+
+    def _altered(self, line: Line, generator: np.random.Generator) -> Line:
         if line.text is not None:
             line = replace(line, text=self.normalise(line.text))
         if self.batching.exact:
@@ -149,7 +159,7 @@ class Windows:
         if margin := missing_margin(line.picture.shape[0], line.picture.shape[1], self.spec):
             line = widened(line, margin)
         if self.augment is not None and line.columns is None:
-            line = replace(line, picture=self.augment(line.picture, generator))
+            line = replace(line, picture=self.augment(unshared(line.picture), generator))
         if generator.random() < self.batching.margins:
             line = widened(line, round(line.picture.shape[0] * generator.uniform(0.1, 1.0)))
         return line
@@ -182,6 +192,9 @@ class Windows:
             wanted = max(wanted, np.ceil(needed / multiple) * multiple)  # rounding must not take a column away
         width = int(np.clip(np.ceil(wanted / multiple - 0.5) * multiple, self.spec.min_width, self.spec.max_width))
         fixed = None if self.batching.exact else width
+        pictures = np.empty((len(lines), self.spec.height, width, self.spec.channels), np.uint8)
+        for (_, line), out in zip(lines, pictures, strict=True):
+            resize(line.picture, self.spec, fixed, out)
         encoded = [[] if line.text is None else self.encode(line.text, line.key) for _, line in lines]
         targets = np.zeros((len(lines), max(1, *map(len, encoded))), np.int64)
         columns = np.full((len(lines), width // per_column), UNKNOWN, np.int64)
@@ -190,7 +203,7 @@ class Windows:
             if line.columns is not None and len(line.columns) == len(classes):
                 columns[row] = column_classes(line.columns, classes, columns.shape[1])
         return Batch(
-            pictures=np.stack([resize(line.picture, self.spec, fixed) for _, line in lines]),
+            pictures=pictures,
             targets=targets,
             target_lengths=np.array([len(c) for c in encoded], np.int64),
             column_classes=columns,

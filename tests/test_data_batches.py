@@ -6,7 +6,9 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -23,8 +25,9 @@ from data.batches import (
     iterate,
     widened,
 )
-from data.lines import Line, Picture, required_columns
-from data.picture import InputSpec, natural_width, resize
+from data.lines import Line, LineSource, Picture, Subset, open_lines, required_columns
+from data.lmdb_lines import Entry, write_lmdb
+from data.picture import InputSpec, decode_picture, natural_width, resize
 
 CHARSET = Charset.of("ab")
 BLANK, UNKNOWN = 0, -1
@@ -58,7 +61,7 @@ class Endless(Drawn):
         return ENDLESS
 
 
-def windows(*sources: Drawn, weights: tuple[float, ...] = (), seed: int = 0, **batching: object) -> Windows:
+def windows(*sources: LineSource, weights: tuple[float, ...] = (), seed: int = 0, **batching: object) -> Windows:
     chosen = Batching(**({"batch_lines": 4, "window_lines": 24} | batching))  # type: ignore[arg-type]
     stream = Stream(sources, weights or (1.0,) * len(sources), seed)
     return Windows(stream, InputSpec(), CHARSET.encode, CHARSET.normalise, chosen)
@@ -290,3 +293,45 @@ def test_a_column_shows_the_character_in_the_middle_of_whose_box_it_lies(
 ) -> None:
     boxes: NDArray[np.float32] = np.array(columns, np.float32).reshape(-1, 2)
     assert column_classes(boxes, classes, count).tolist() == expected
+
+
+class Tall(Drawn):
+    """Lines whose picture tells the least height that they were asked to keep; 0 where they were asked for whole."""
+
+    def __getitem__(self, index: int) -> Line:
+        return self.reduced(index, 0)
+
+    def reduced(self, index: int, least_height: int) -> Line:
+        return Line(np.full((32, 64, 3), least_height, np.uint8), "a", f"line {index}")
+
+
+def test_training_may_read_tall_jpegs_reduced_and_exact_batches_read_them_whole() -> None:
+    trained = windows(Tall(24), margins=0.0)
+    assert {int(batch.pictures.max()) for batch in trained[0]} == {2 * InputSpec().height}
+    exact = windows(Tall(24), exact=True)
+    assert {int(batch.pictures.max()) for batch in exact[0]} == {0}
+
+
+def test_every_kind_of_stored_lines_reads_tall_jpegs_reduced(tmp_path: Path) -> None:
+    encoded = cv2.imencode(".jpg", np.full((128, 256, 3), 90, np.uint8))[1].tobytes()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.jpg").write_bytes(encoded)
+    write_lmdb(tmp_path / "a.lmdb", [Entry(encoded, "a", "a.jpg")])
+    for path in (tmp_path / "pictures", tmp_path / "a.lmdb"):
+        source = open_lines(path)
+        for lines in (source, Subset(source, (0,))):
+            assert lines.reduced(0, 64).picture.shape == (64, 128, 3)
+            assert lines.reduced(0, 65).picture.shape == lines[0].picture.shape == (128, 256, 3)
+            assert lines.reduced(0, 64).text == lines[0].text
+
+
+def test_grey_and_colour_lines_of_an_lmdb_come_in_batches_as_a_reader_prepares_them(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (20 + i, 90 + i, 3)[: 2 + i % 2], np.uint8) for i in range(24)]
+    encoded = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+    write_lmdb(tmp_path / "x.lmdb", [Entry(e, "a", f"line {i}") for i, e in enumerate(encoded)])
+    made = windows(open_lines(tmp_path / "x.lmdb"), stretch=1.0, margins=0.0)
+    for batch in made[0]:
+        for (_, index), picture in zip(batch.items, batch.pictures, strict=True):
+            whole = decode_picture(encoded[int(index)], "x")
+            assert np.array_equal(picture, resize(whole, InputSpec(), batch.pictures.shape[2]))
