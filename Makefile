@@ -26,7 +26,7 @@ help:
 $(READY): setup.py
 	@if ! $(RUN) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --clear $(VENV); fi
 	@echo 'Installing pocket-crnn and what it needs into $(VENV); the first time takes some minutes.'
-	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[dev,fonts]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[dev,fonts,shaping]'
 	@touch $@
 
 setup: $(READY)
@@ -53,7 +53,7 @@ test: lint
 	$(RUN) -m pytest --cov --cov-report=term
 
 test-full: lint fonts
-	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[mnn,ncnn]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --prefer-binary $(PIP_FLAGS) -e '.[mnn,ncnn,parquet]'
 	$(RUN) -m pytest --cov --cov-report=term -m 'full or not full'
 	$(RUN) -m benchmarks.demo
 

@@ -89,6 +89,7 @@ setup(
         ],
         "mnn": ["MNN"],
         "ncnn": ["ncnn"],
+        "parquet": ["pyarrow"],
         "shaping": ["uharfbuzz"],
         # ruff and mypy stay in one series, so that a new release does not turn an old commit red.
         "dev": [

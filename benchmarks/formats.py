@@ -137,7 +137,8 @@ def train_aware(options: FormatsOptions, student: Path, out: Path) -> None:
     run_stage(
         out, "distill.cli",
         ["--teacher", str(options.pair / "teacher.pt"), "--init", str(student), "--quantise-aware",
-         "--student-backbone", "resnet18", "--out", str(out), "--data", "synth:0.5", *real, "--drop-bad", "--validation-lines", "600", "--distance-at", "both",
+         "--student-backbone", "resnet18", "--out", str(out), "--data", "synth:0.5", *real,
+         "--drop-bad", "--validation-lines", "600", "--distance-at", "both",
          "--until", str(options.aware_steps), "--validate-every", "250", "--learning-rate", "3e-4", "--warm-up", "50",
          "--threads", "1", "--seed", "4"],
     )  # fmt: skip

@@ -300,7 +300,8 @@ def widths_as_written(height: int, width: int, spec: Json) -> tuple[int, int]:
 def columns_as_written(width: int, natural: int, total: int) -> list[int]:
     """Section 9: first and end of the columns that are read, 4 pixels a column."""
     whole = (width + total) * 4
-    return [total // 2 * natural // whole, min(math.ceil(Fraction((total // 2 + width) * natural, whole)), natural // 4)]
+    end = math.ceil(Fraction((total // 2 + width) * natural, whole))
+    return [total // 2 * natural // whole, min(end, natural // 4)]
 
 
 def resized_as_written(picture: NDArray[np.uint8], spec: Json) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ class Runtime(Protocol):
 def open_runtime(path: Path, threads: int | None = None, device: str = "cpu") -> Runtime:
     """The runtime of a model file, told by its suffix: .pt (a checkpoint), .onnx or .tflite.
 
-    threads: None leaves the choice to the runtime, every core in most. device: "cpu", or an accelerator the runtime has.
+    threads: None leaves the choice to the runtime: every core in most. device: "cpu", or an accelerator it has.
     Raises FileNotFoundError or ValueError in one sentence where the file is missing or not a pocket-crnn model,
     or where the device is not there.
     """
