@@ -275,6 +275,28 @@ def install_weight() -> str:
     return table(["way", "packages", "MB in site-packages"], rows) + origin(results)
 
 
+def synthetic_training() -> str:
+    """The same network trained on lines of different generators."""
+    results = load("synthetic_training")
+    if results is None:
+        return NOT_RUN
+    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
+    rows = []
+    for model in sizes(results):
+        cells = []
+        for name in names:
+            row = bench_rows(results, name)[model]
+            apart = row["difference"]
+            beside = ""
+            if apart:
+                low, high = apart["exact_interval"]
+                beside = f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
+            cells.append(share(row["exact"]) + beside)
+        run = results["runs"][model]
+        rows.append([model, *cells, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"])
+    return table(["exact % without case", *names, "lines", "minutes"], rows) + origin(results)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
     "demo": lambda: demo_table("demo"),
@@ -287,6 +309,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "formats-accuracy": formats_accuracy,
     "quantisation-report": quantisation_report,
     "install-weight": install_weight,
+    "synthetic-training": synthetic_training,
     "teacher-recipe": lambda: arms("teacher_recipe"),
 }
 

@@ -1,0 +1,94 @@
+"""Which synthesis trains better: `python -m benchmarks.synthetic_training`, some forty minutes of two cores.
+
+The same quarter-width ResNet-18 goes on from the same short start on as many lines for as many steps, drawn by us, by
+TextRecognitionDataGenerator as it comes, and by it with our texts and fonts; then all read real test sets, which
+nothing was trained or chosen on. The start is our easy lines for all three, since plain CTC from nothing would say
+nothing after so few steps; the columns of characters, which only our lines know, are not used after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from crnn.commands import run_path
+
+TEST_SETS = ("iiit5k_test", "ic15_test", "sroie_test")
+SIZES = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
+SEED = 5
+
+
+@dataclass(frozen=True)
+class SyntheticTrainingOptions:
+    """Options.
+
+    Attributes:
+        data: folder with the zips of the real sets.
+        out: where lines, models and results go.
+        lines: of each generator.
+        steps: of each training.
+        threads: of each run.
+    """
+
+    data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+    out: Path = Path("runs/synthetic-training")
+    lines: int = 20_000
+    steps: int = 3000
+    threads: int = 1
+
+
+def main() -> None:
+    """The stages in order."""
+    options = tyro.cli(SyntheticTrainingOptions, description=__doc__)
+    start = options.out / "start.pt"
+    common = ["--threads", str(options.threads), "--seed", str(SEED)]
+    run_stage(
+        start, "crnn",
+        ["train", "--data", "synth-easy", "--out", str(start), *SIZES, *common, "--until", "500", "--batch-lines", "16",
+         "--column-weight", "1", "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5"],
+    )  # fmt: skip
+    models = []
+    for name in ("ours", "trdg", "trdg-given"):
+        lines, model = options.out / f"{name}.lmdb", options.out / f"{name}.pt"
+        draw(name, lines, options.lines)
+        run_stage(
+            model, "crnn",
+            ["train", "--init", str(start), "--data", str(lines), "--out", str(model), *common, "--drop-bad",
+             "--column-weight", "0", "--until", str(options.steps), "--validate-every", "500"],
+        )  # fmt: skip
+        models.append(model)
+    read(options, models)
+
+
+def draw(name: str, out: Path, count: int) -> None:
+    """Lines of one generator, of 1 to 25 characters."""
+    if name == "ours":
+        arguments = ["data", "make", "--out", str(out), "--count", str(count), "--seed", str(SEED)]
+        run_stage(out, "crnn", [*arguments, "--fonts", "all", "--words", "all"])
+        return
+    given = ["--given"] if name == "trdg-given" else []
+    module = "benchmarks.other_generators"
+    run_stage(out, module, ["--out", str(out), "--count", str(count), "--seed", str(SEED), *given])
+
+
+def read(options: SyntheticTrainingOptions, models: list[Path]) -> None:
+    """Whole test sets without case, ours first, so that the others are paired with it."""
+    result = options.out / "results.json"
+    run_stage(
+        result, "crnn",
+        ["bench", "--models", *map(str, models), "--data", *(str(options.data / f"{name}.zip") for name in TEST_SETS),
+         "--case-blind", "--json", str(result), "--latency-lines", "0"],
+    )  # fmt: skip
+    command = f"python -m benchmarks.synthetic_training --lines {options.lines} --steps {options.steps}"
+    runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in models}
+    bench = without_paths(json.loads(result.read_text()))
+    write_json(RESULTS / "synthetic_training.json", {"command": command, "seed": SEED, "bench": bench, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
