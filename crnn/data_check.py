@@ -22,10 +22,11 @@ from crnn.checkpoint import write_atomically
 from crnn.commands import parse_options, sentence, write_run
 from crnn.progress import with_progress
 from crnn.recogniser import Recogniser, load
-from data.check import KINDS, Finding, Rules, Tally, named, pair_kind, whole_picture
+from data.check import KINDS, Finding, Rules, Tally, named, pair_kind
 from data.duplicates import Prints
 from data.lines import Picture, StoredLines, line_name, open_lines
 from data.lmdb_lines import Entry, LmdbWriter
+from data.picture import decode_whole
 
 WINDOW = 256
 """Lines that are open together while a model reads them."""
@@ -158,7 +159,7 @@ def opened(source: StoredLines, doing: str) -> Iterator[Opened]:
         entry = None
         try:
             entry = source.entry(index)
-            yield Opened(index, entry, whole_picture(entry), "")
+            yield Opened(index, entry, decode_whole(entry.encoded, entry.key), "")
         except (ValueError, OSError) as error:
             yield Opened(index, entry, None, sentence(error))
 
@@ -213,7 +214,12 @@ def pair_findings(prints: Prints, others: int, sources: Sequence[StoredLines]) -
         (one, i), (other, j) = place(pair.first), place(pair.second)
         first, second = one.entry(i), other.entry(j)
         kind = pair_kind(
-            whole_picture(first), whole_picture(second), first.text, second.text, pair.same_label, pair.first < others
+            decode_whole(first.encoded, first.key),
+            decode_whole(second.encoded, second.key),
+            first.text,
+            second.text,
+            pair.same_label,
+            pair.first < others,
         )
         found = [(other, j, second, one, first)]
         if kind == "contradiction" and pair.first >= others:

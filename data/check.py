@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -10,12 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from PIL import Image
-
 from data.duplicates import correlation
 from data.lines import Picture, required_columns
 from data.lmdb_lines import Entry
-from data.picture import InputSpec, decode_picture, natural_width
+from data.picture import InputSpec, natural_width
 
 
 class Kind(NamedTuple):
@@ -137,17 +134,6 @@ class Rules:
             yield "odd-spaces", repr(label)
         if not unicodedata.is_normalized("NFC", label):
             yield "not-nfc", f"{len(label)} code points, {len(unicodedata.normalize('NFC', label))} in NFC"
-
-
-def whole_picture(entry: Entry) -> Picture:
-    """The decoded picture; ValueError where it does not decode, or was cut off, which OpenCV may fill with grey."""
-    picture = decode_picture(entry.encoded, entry.key)
-    try:
-        with Image.open(io.BytesIO(entry.encoded)) as opened:
-            opened.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{entry.key} does not decode whole ({error}); replace or remove it") from error
-    return picture
 
 
 def is_invisible(character: str) -> bool:

@@ -162,6 +162,20 @@ def _jpeg_header(encoded: bytes | memoryview) -> tuple[int, int, int] | None:
     return None
 
 
+def decode_whole(encoded: bytes | memoryview, key: str) -> Picture:
+    """decode_picture that also refuses what was cut off, which some versions of OpenCV fill with grey."""
+    from PIL import Image  # only imports and checks look so closely
+
+    picture = decode_picture(encoded, key)
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as opened:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it was decoded above
+            opened.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{key} does not decode whole ({error}); replace or remove it") from error
+    return picture
+
+
 def picture_size(encoded: bytes | memoryview, key: str) -> tuple[int, int]:
     """(height, width) in pixels as stored, which is what decode_picture gives: EXIF rotation is not applied.
 

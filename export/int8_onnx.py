@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from crnn.checkpoint import ModelInfo
 from crnn.quantisation import channel_scales, convolution_scales, integer_bias, quantise_weight
-from export.float_onnx import MICROSOFT, OnnxNodes, Storage, finish, lstm_bias, onnx_gates
+from export.float_onnx import MICROSOFT, NO_WEIGHTS, OnnxNodes, Storage, finish, lstm_bias, onnx_gates
 from export.operators import (
     INPUT,
     Activation,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 KEPT = "kept in float: it cost too much accuracy"
 BETWEEN_FLOATS = "its inputs are float, for what makes them was kept in float"
+BEHIND_TRUNK = "behind the trunk values are float32, so that neither sequences nor classes lie on a coarse grid"
 WEIGHTS_ONLY = "a standard LSTM node takes no integers, so they are made float when the file is loaded"
 STORED = "int8 per channel"
 ON_GRID: Storage = ("none", "uint8", "")
@@ -64,6 +65,10 @@ class Int8OnnxNodes(OnnxNodes):
         super().__init__(operators)
         self._ranges, self._keep_float = quantisation.ranges, quantisation.keep_float
         self._twins: dict[str, str] = {}
+
+    def _write(self, operator: Operator) -> Storage:
+        storage = super()._write(operator)
+        return ("none", "float32", BEHIND_TRUNK) if storage == NO_WEIGHTS else storage
 
     def _read(self, value: str) -> str:
         return self._twins.get(value, value)

@@ -102,8 +102,7 @@ class Parity:
     @property
     def judged_by(self) -> Literal["numbers and texts", "numbers alone"]:
         """Numbers alone where the network itself reads under half of the labelled lines."""
-        untrained = self.labelled and self.right_network < LEAST_RIGHT * self.labelled
-        return "numbers alone" if untrained else "numbers and texts"
+        return "numbers and texts" if _enough(self.right_network, self.labelled) else "numbers alone"
 
     @property
     def same_share(self) -> float:
@@ -145,6 +144,17 @@ class Parity:
             "unlike_the_second_time": self.unlike,
             "cases": [asdict(case) for case in self.cases],
         }
+
+
+def _enough(right: int, labelled: int) -> bool:
+    """Whether texts say something: without labels nobody knows better."""
+    return right >= LEAST_RIGHT * labelled
+
+
+def reads_enough(expected: Sequence[Expected]) -> bool:
+    """Whether the network reads at least half of the labelled lines right."""
+    labelled = [one for one in expected if one.compared and one.label is not None]
+    return _enough(sum(one.text == one.label for one in labelled), len(labelled))
 
 
 def expect(
@@ -258,6 +268,15 @@ def _by_shape(cases: Sequence[Case]) -> tuple[Case, ...]:
         )
         for (batch, width), own in sorted(shapes.items())
     )
+
+
+def require_same(kept: Callable[[Batch], Batch], proven: Callable[[Batch], Batch], one: Expected, name: str) -> None:
+    """ValueError where the file that is kept, with the figures of its check inside, is not the one that was checked."""
+    if not np.allclose(kept(one.picture), proven(one.picture), atol=1e-5):
+        raise ValueError(
+            f"{name} reads differently once the figures of its check are written into it, and is not kept; this is a "
+            "fault of the export, so please report it"
+        )
 
 
 def require(parity: Parity, name: str) -> None:

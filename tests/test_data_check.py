@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.check import KINDS, Rules, Tally, foreign_letters, pair_kind, whole_picture
+from data.check import KINDS, Rules, Tally, foreign_letters, pair_kind
 from data.lines import Picture
 from data.lmdb_lines import Entry
+from data.picture import decode_whole
 
 ROOMY = (32, 400)
 """A size in which every label of these tests has columns enough."""
@@ -96,9 +97,9 @@ def test_columns_are_counted_for_the_label_as_it_is_learnt() -> None:
 def test_a_picture_that_was_cut_off_is_broken(draw_word: Callable[[str], Picture]) -> None:
     for suffix in (".png", ".jpg"):
         encoded = cv2.imencode(suffix, draw_word("Total"))[1].tobytes()
-        assert whole_picture(Entry(encoded, "Total", "k")).shape == draw_word("Total").shape
+        assert decode_whole(encoded, "k").shape == draw_word("Total").shape
         with pytest.raises(ValueError, match="k does not decode"):
-            whole_picture(Entry(encoded[: len(encoded) * 2 // 3], "Total", "k"))
+            decode_whole(encoded[: len(encoded) * 2 // 3], "k")
 
 
 def tallied(labels: list[str | None]) -> Tally:

@@ -172,3 +172,10 @@ def test_the_report_tells_what_computes_in_float(model: Callable[..., Model]) ->
     assert {(report.weights, report.activations) for report in lstms} == {("int8 per channel", "float32")}
     assert all(report.reason for report in lstms)
     assert all(report.activations == "uint8" for report in reports if report.kind in ("Conv", "Add", "MaxPool"))
+
+
+def test_what_stays_float_behind_the_trunk_says_why(model: Callable[..., Model]) -> None:
+    for kind in WRITERS:
+        floats = [r for r in model().written(kind).operators if r.kind in ("MeanOverHeight", "LogSoftmax")]
+        assert len(floats) == 2
+        assert all(report.activations == "float32" and report.reason for report in floats)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn.charset import Charset
 from data.lines import Line
 from data.picture import InputSpec
-from export.parity import Batch, Expected, Gate, Parity, compare, expect, require
+from export.parity import Batch, Expected, Gate, Parity, compare, expect, reads_enough, require, require_same
 
 CHARSET = Charset.of("ab")
 GATE = Gate(1e-4, "largest", 1.0)
@@ -158,3 +158,17 @@ def test_labels_are_compared_as_the_charset_writes_them() -> None:
     lower = Charset.from_texts(["ab"], "lower")
     found = expect(lambda pictures: spell(*[1] * 10), [line_of_width(40, "AB")], lower, InputSpec(max_width=40))
     assert found[-1].label == "ab"
+
+
+def test_the_file_that_is_kept_must_be_the_one_that_was_proven() -> None:
+    require_same(always(AB), always(AB), line(), "s.onnx")
+    with pytest.raises(ValueError, match=r"s\.onnx reads differently once the figures of its check are written"):
+        require_same(always(AA), always(AB), line(), "s.onnx")
+
+
+def test_half_of_the_labelled_lines_read_right_are_enough() -> None:
+    right, wrong = line(), line(label="b")
+    assert reads_enough([right, wrong])
+    assert not reads_enough([right, wrong, wrong])
+    assert reads_enough([line(label=None)])
+    assert not reads_enough([wrong, line(compared=False)])

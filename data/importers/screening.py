@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import errno
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from PIL import Image
-
 from data.importers.rows import Row
 from data.lmdb_lines import Entry
-from data.picture import decode_picture
+from data.picture import decode_whole
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,8 @@ def picture_of(row: Row) -> bytes:
 def _check_picture(encoded: bytes, name: str) -> None:
     """Refuses what the readers cannot decode, and what was cut off, which some versions of OpenCV fill with grey."""
     try:
-        decode_picture(encoded, name)
-        with Image.open(io.BytesIO(encoded)) as picture:
-            picture.load()
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        decode_whole(encoded, name)
+    except ValueError as error:
         raise _Refused(
             BROKEN,
             f"does not decode whole as a picture ({len(encoded)} bytes); replace it, "
