@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from benchmarks.synthesis import write_small_png
 from data.lines import Picture
 from data.synthesis import degrade
 from data.synthesis.fonts import plain_font_file
+from data.synthesis.geometry import DEEPEST_CUT, bent
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -35,6 +37,8 @@ RANGES: dict[str, Callable[[Picture, float, Generator], Picture]] = {
     "noise": lambda p, s, r: degrade.sensor_noise(p, 15.5 * s, r, coloured=True),
     "jpeg": lambda p, s, r: degrade.jpeg(p, int(max(10, 95 - 65 * s))),
     "warp": lambda p, s, r: degrade.warp(p, None, r, s)[0],
+    "bend": lambda p, s, r: 255 - np.stack([bent(255 - p[..., c], np.random.default_rng(4), s) for c in range(3)], 2),
+    "crop": lambda p, s, r: without_top(p, DEEPEST_CUT * s),
 }
 """Name -> (picture, strength, generator) -> picture at its hardest; strength 0 is the picture itself."""
 
@@ -62,6 +66,7 @@ def main() -> None:
     for name, change in RANGES.items():
         cells = [plain] + [change(plain, strength, np.random.default_rng(11)) for strength in STRENGTHS[1:]]
         rows.append(named(name, cells, CELL_HEIGHT))
+    rows.append(named("neighbours (examples)", beside_others(options.seed), CELL_HEIGHT))
     for number, name in enumerate(LOOKS):
         rows.append(named(name, looks(number, options.seed), CELL_HEIGHT))
     write_small_png(options.out, np.concatenate(rows), 96)
@@ -70,6 +75,27 @@ def main() -> None:
 def fonts() -> tuple[Path, ...]:
     """Those that are everywhere, so that the picture is the same on every machine."""
     return (plain_font_file().parent,)
+
+
+def without_top(picture: Picture, share: float) -> Picture:
+    """The picture from below the given share of its ink's height on."""
+    ink = np.flatnonzero(picture.min(axis=(1, 2)) < 128)
+    return picture[ink[0] + round(share * (ink[-1] + 1 - ink[0])) :] if share else picture
+
+
+def beside_others(seed: int) -> list[Picture]:
+    """Documents with bits of other lines around them: those that differ from the same item drawn without."""
+
+    def source(factor: int) -> SynthesisSource:
+        options = SynthesisOptions(
+            strength=0.0, looks=(0, 1, 0, 0), shortest=7, longest=10, phrases=0, font_folders=fonts(),
+            degradations=(f"neighbours:{factor}",),
+        )  # fmt: skip
+        return SynthesisSource(options, seed)
+
+    pairs = ((alone.picture, among.picture) for alone, among in zip(source(0), source(4), strict=True))
+    differing = (among for alone, among in pairs if np.mean(cv2.absdiff(alone, among) > 40) > 0.03)
+    return list(islice(differing, len(STRENGTHS)))
 
 
 def word(seed: int) -> Picture:

@@ -16,7 +16,11 @@ from benchmarks.charts import Point, scatter, standalone
 from benchmarks.stages import RESULTS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/export.md", ROOT / "crnn/models/teacher.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    *(ROOT / f"docs/{name}.md" for name in ("results", "export", "performance")),
+    ROOT / "crnn/models/teacher.md",
+)
 PICTURE = ROOT / "docs/formats.svg"
 TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 NOT_RUN = "Not run yet.\n"
@@ -283,18 +287,104 @@ def synthetic_training() -> str:
     names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
     rows = []
     for model in sizes(results):
-        cells = []
-        for name in names:
-            row = bench_rows(results, name)[model]
-            apart = row["difference"]
-            beside = ""
-            if apart:
-                low, high = apart["exact_interval"]
-                beside = f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
-            cells.append(share(row["exact"]) + beside)
+        cells = [_beside_first(bench_rows(results, name)[model]) for name in names]
         run = results["runs"][model]
         rows.append([model, *cells, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"])
     return table(["exact % without case", *names, "lines", "minutes"], rows) + origin(results)
+
+
+def synthesis() -> str:
+    """Ours beside other generators: lines a second and core."""
+    results = load("synthesis")
+    if results is None:
+        return NOT_RUN
+    names = {"ours": "pocket-crnn", "trdg": "TextRecognitionDataGenerator 1.8.0", "synthtiger": "SynthTIGER 1.2.1"}
+    rows = []
+    for key, row in results["speed"].items():
+        rounds = f"{min(row['rounds']):,.0f} to {max(row['rounds']):,.0f}"
+        times = f"{row['ours_is_times']:.1f}" if "ours_is_times" in row else ""
+        rows.append([names[key], f"{row['lines_a_second']:,.0f}", rounds, times])
+    made = table(["generator", "lines a second and core", "rounds", "ours is times as fast"], rows)
+    repeats = results["repeats"]
+    return made + f"\nOf {repeats['lines']:,} lines of ours {repeats['repeated']} are repeats.\n" + origin(results)
+
+
+def reading() -> str:
+    """Ours beside the usual Datasets, by number of workers."""
+    results = load("reading")
+    if results is None:
+        return NOT_RUN
+    rows = []
+    for workers in dict.fromkeys(row["workers"] for row in results["rows"]):
+        of = {row["way"]: row for row in results["rows"] if row["workers"] == workers}
+        speeds = [f"{of[way]['lines_per_second']['median']:,.0f}" for way in ("ours", "pillow", "opencv")]
+        rows.append(
+            [f"{workers}, lines/s", *speeds, *(_spread(of[w]["ours_is_faster_by"]) for w in ("pillow", "opencv"))]
+        )
+        if "cpu_microseconds_a_line" in of["ours"]:
+            costs = [f"{of[way]['cpu_microseconds_a_line']['median']:.0f} µs" for way in ("ours", "pillow", "opencv")]
+            ratios = [_spread(of[way]["ours_takes_less_cpu_by"]) for way in ("pillow", "opencv")]
+            rows.append([f"{workers}, CPU a line", *costs, *ratios])
+    return table(["workers", "ours", "Pillow", "OpenCV", "ours : Pillow", "ours : OpenCV"], rows) + origin(results)
+
+
+def _spread(of: Json) -> str:
+    return f"**{of['median']:.1f}** ({of['least']:.1f} to {of['most']:.1f})"
+
+
+def reduced_scale() -> str:
+    """JPEGs decoded at a part of their size beside whole."""
+    results = load("reading")
+    if results is None:
+        return NOT_RUN
+    rows = [
+        [f"{part['set']}, {row['lines']}", str(row["height"]), str(row["decoded_height"]), f"{row['grey_levels']:.1f}",
+         str(row["readings_changed"]), f"{row['right_whole']} / {row['right_reduced']}",
+         f"{row['microseconds_whole']:,.0f} -> {row['microseconds_reduced']:,.0f}"]
+        for part in results["reduced"] for row in part["rows"]
+    ]  # fmt: skip
+    header = [
+        "set, lines", "stored height", "decoded height", "mean difference, grey levels", "readings changed",
+        "right whole / reduced", "decode and resize, µs",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def waiting() -> str:
+    """What share of a training step waits for its batch."""
+    results = load("reading")
+    if results is None:
+        return NOT_RUN
+    rows = [
+        [str(row["workers"]), "as `crnn train`" if row["augment"] else "off", f"{row['lines_per_second']:.0f}",
+         f"{100 * row['waiting_share']:.1f} %"]
+        for row in results["waiting"]
+    ]  # fmt: skip
+    return table(["workers", "augmentation", "lines/s", "share of a step spent waiting for its batch"], rows)
+
+
+def degradation_ablation() -> str:
+    """What real training sets are read like when one kind of degradation is left out of the lines learnt from."""
+    results = load("degradation_ablation")
+    if results is None:
+        return NOT_RUN
+    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
+    rows = []
+    for arm, about in results["arms"].items():
+        cells = ["not run"] * len(names)
+        if "run" in about:
+            cells = [_beside_first(bench_rows(results, name)[f"{arm}.pt"]) for name in names]
+        rows.append([about["what"], *cells])
+    return table(["exact % without case (beside the usual mix)", *names], rows) + origin(results)
+
+
+def _beside_first(row: Json) -> str:
+    """Accuracy, and what it is more or less than the first model's on the same lines, with the paired interval."""
+    apart = row["difference"]
+    if not apart:
+        return share(row["exact"])
+    low, high = apart["exact_interval"]
+    return share(row["exact"]) + f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -310,6 +400,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantisation-report": quantisation_report,
     "install-weight": install_weight,
     "synthetic-training": synthetic_training,
+    "degradation-ablation": degradation_ablation,
+    "synthesis": synthesis,
+    "reading": reading,
+    "reduced-scale": reduced_scale,
+    "waiting": waiting,
     "teacher-recipe": lambda: arms("teacher_recipe"),
 }
 

@@ -118,8 +118,9 @@ class Degradations:
     """How hard each degradation is, as a factor on its share of pictures and on its strength; 0 turns it off.
 
     Those of layout come first: warp (turned, slanted, foreshortened), bend (on an arc), crop (a little is cut off),
-    neighbours (bits of other lines and rules). low_resolution is shrinking and enlarging, grey the loss of colour.
-    glare and defocus are 0 unless asked for: the models that are published were trained without them.
+    neighbours (bits of other lines and rules; the factor says how often). low_resolution is shrinking and enlarging,
+    grey the loss of colour. glare and defocus are 0 unless asked for: the models that are published were trained
+    without them.
     """
 
     warp: float = 1.0

@@ -21,6 +21,10 @@ _SAME_SHAPES = frozenset("cCkKoO0pPsSuUvVwWxXzZ .,'-\"*:;_~")
 """Characters of which one case is the other at another size, and marks that say nothing about size."""
 
 
+DEEPEST_CUT = 0.07
+"""Share of the text's height that a crop takes away at most; times the factor of crop."""
+
+
 @dataclass(frozen=True)
 class Looseness:
     """How freely a kind of picture is laid out; every figure grows with the strength of the degradations.
@@ -60,10 +64,10 @@ class Frame:
         return placed.astype(np.float32) * np.float32(1 / 255)
 
 
-def bent(mask: Mask, rng: np.random.Generator) -> Mask:
-    """The mask on an arc: columns moved up or down along a parabola."""
+def bent(mask: Mask, rng: np.random.Generator, factor: float = 1.0) -> Mask:
+    """The mask on an arc: columns moved up or down along a parabola, by factor times the usual rise."""
     height, width = mask.shape
-    rise = min(0.5 * height, 0.12 * width) * rng.uniform(0.3, 1.0)
+    rise = min(0.5 * height, 0.12 * width) * rng.uniform(0.3, 1.0) * factor
     room = int(np.ceil(rise))
     x = np.arange(width, dtype=np.float32)
     curve = np.float32(rise) * (2 * x / width - 1) ** 2
@@ -121,7 +125,8 @@ def frame_around(
     extent = high - low
     above, below, left, right = rng.random(4) ** 1.5 * looseness.margin
     if rng.random() < 0.12 * of.crop:
-        above, below = (above, -0.07 * rng.random()) if rng.random() < 0.5 else (-0.07 * rng.random(), below)
+        cut = DEEPEST_CUT * of.crop
+        above, below = (above, -cut * rng.random()) if rng.random() < 0.5 else (-cut * rng.random(), below)
     left, right = left * 1.2, right * 1.2
     low = low - np.array([left, above]) * extent[1]
     high = high + np.array([right, below]) * extent[1]

@@ -285,7 +285,7 @@ def _draw_line(
     if not options.easy and not font.bold and rng.random() < 0.15:
         mask = cv2.dilate(mask, _SQUARE if rng.random() < 0.4 else _CROSS).astype(np.uint8, copy=False)
     if look is _SCENE and len(text) > 2 and rng.random() < 0.06 * strength * of.bend:
-        mask = bent(mask, rng)
+        mask = bent(mask, rng, of.bend)
     frame = frame_around(text, drawn, mask, look.looseness, strength, rng, of)
     columns = moved_columns(drawn.columns, frame.matrix, mask.shape[0] / 2, frame.width)
     around = 0.0 if options.easy else of.neighbours
