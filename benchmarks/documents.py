@@ -279,9 +279,9 @@ def install_weight() -> str:
     return table(["way", "packages", "MB in site-packages"], rows) + origin(results)
 
 
-def synthetic_training() -> str:
+def synthetic_training(name: str) -> str:
     """The same network trained on lines of different generators."""
-    results = load("synthetic_training")
+    results = load(name)
     if results is None:
         return NOT_RUN
     names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
@@ -399,7 +399,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "formats-accuracy": formats_accuracy,
     "quantisation-report": quantisation_report,
     "install-weight": install_weight,
-    "synthetic-training": synthetic_training,
+    "synthetic-training": lambda: synthetic_training("synthetic_training"),
+    "synthetic-training-mixed": lambda: synthetic_training("synthetic_training_mixed"),
     "degradation-ablation": degradation_ablation,
     "synthesis": synthesis,
     "reading": reading,
