@@ -170,3 +170,25 @@ def test_a_charset_without_visible_characters_is_refused() -> None:
 def test_an_unknown_kind_of_text_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'poem'.*word"):
         TextMaker(TextOptions(kinds=(("poem", 1.0),)))
+
+
+def test_every_text_holds_one_of_the_characters_that_it_must_include() -> None:
+    texts = make(TextOptions(characters=string.ascii_letters + "€§ ", shortest=1, longest=6, including="€§"), 600)
+    assert all("€" in text or "§" in text for text in texts)
+    assert max(map(len, texts)) <= 6
+    assert {text.index("€") for text in texts if "€" in text} >= {0, 1, 2, 3}
+
+
+def test_texts_of_a_corpus_are_made_to_include_them_too(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("twelve\nthirteen\n", encoding="utf-8")
+    options = TextOptions(string.ascii_letters + "€", 1, 9, corpus=corpus, corpus_share=1.0, including="€")
+    texts = make(options, 100)
+    assert all("€" in text for text in texts)
+    assert any("twelve" in text for text in texts)
+
+
+@pytest.mark.parametrize("including", ["ß", " "])
+def test_what_no_text_could_include_is_refused(including: str) -> None:
+    with pytest.raises(ValueError, match="including holds"):
+        TextMaker(TextOptions(characters="abc ", including=including))

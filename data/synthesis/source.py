@@ -48,6 +48,7 @@ class SynthesisOptions:
         phrases: share of texts made of several words, where the space is among the characters.
         kinds: what texts are, each with :weight: word, number, price, date, time, code, random, address, label, email,
             url, street, phone; empty: the mix of TextOptions.
+        including: every text holds at least one of these characters, for lines rich in rare ones.
         corpus: a UTF-8 file of texts, one a line, used for corpus_share of the lines; longer ones are cut at spaces.
         corpus_share: share of texts from the corpus.
         degradations: factors on single degradations, as glare:1 or jpeg:0; see Degradations in degrade.py.
@@ -65,6 +66,7 @@ class SynthesisOptions:
     looks: tuple[float, float, float, float] = (0.66, 0.15, 0.14, 0.05)
     phrases: float = 0.1
     kinds: tuple[str, ...] = ()
+    including: str = ""
     corpus: Path | None = None
     corpus_share: float = 0.5
     degradations: tuple[str, ...] = ()
@@ -125,6 +127,7 @@ class SynthesisSource:
                 corpus=options.corpus,
                 corpus_share=options.corpus_share,
                 kinds=tuple(map(split_source, options.kinds)) or DEFAULT_KINDS,
+                including=options.including,
                 together=_together(self.fonts, options.characters),
             )
         )

@@ -39,6 +39,7 @@ class TextOptions:
     corpus: a UTF-8 file, one text a line; longer lines are cut at spaces, and what holds other characters is left out.
     corpus_share: share of texts that the corpus gives.
     kinds: see DEFAULT_KINDS; email, url, street and phone may be asked for too.
+    including: every text holds at least one of these, put into it where it has none; empty: as it comes.
     together: a text's characters all lie in one of these sets, as some font must have them all; empty: no matter.
     """
 
@@ -50,6 +51,7 @@ class TextOptions:
     corpus: Path | None = None
     corpus_share: float = 0.5
     kinds: tuple[tuple[str, float], ...] = DEFAULT_KINDS
+    including: str = ""
     together: tuple[frozenset[str], ...] = ()
 
 
@@ -82,6 +84,12 @@ class TextMaker:
             raise ValueError("no characters were given to make texts of; give a charset with at least one letter")
         if not 0 <= options.corpus_share <= 1:
             raise ValueError(f"corpus-share is {options.corpus_share}; give a share from 0 to 1")
+        outside = sorted(set(options.including).difference(options.characters))
+        if outside or " " in options.including:
+            raise ValueError(
+                f"including holds {''.join(outside) or ' '!r}, which no text can be made to hold; give visible "
+                "characters of the charset"
+            )
         self.options = options
         self.allowed = frozenset(options.characters)
         # A mark without the letter that it belongs to is no text: marks come from words and the corpus alone.
@@ -107,7 +115,10 @@ class TextMaker:
         options = self.options
         for _ in range(_TRIES):
             if self.corpus and rng.random() < options.corpus_share:
-                return self.corpus[int(rng.integers(len(self.corpus)))]
+                text = self._with_included(self.corpus[int(rng.integers(len(self.corpus)))], rng)
+                if not options.including or self._fits(text):
+                    return text
+                continue
             if self.spaced and rng.random() < options.phrases:
                 text = self._phrase(rng)
             else:
@@ -116,10 +127,24 @@ class TextMaker:
                 text = maker(rng)
             if text and rng.random() < 0.13:
                 text = _punctuated(text, rng)
-            text = self._fit(text, rng)
+            text = self._with_included(self._fit(text, rng), rng)
             if self._fits(text):
                 return text
-        return self._random(rng)
+        return self._with_included(self._random(rng), rng)
+
+    def _with_included(self, text: str, rng: np.random.Generator) -> str:
+        """One of the characters that every text must hold, before, behind or in place of another."""
+        including = self.options.including
+        if not including or any(c in including for c in text):
+            return text
+        chosen = including[int(rng.integers(len(including)))]
+        draw, place = rng.random(), int(rng.integers(len(text) + 1))
+        place = 0 if draw < 0.25 else len(text) if draw < 0.5 else place
+        place = max(place, int(_is_mark(chosen) and bool(text)))  # a mark needs a letter before it
+        taken = int(draw > 0.75 or len(text) >= self.options.longest)  # the character behind makes room
+        if place == len(text):
+            place -= min(taken, place)
+        return unicodedata.normalize("NFC", text[:place] + chosen + text[place + taken :])
 
     def _writable(self, word: str) -> bool:
         return all(c in self.allowed for c in word) or any(
