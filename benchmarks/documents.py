@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.charts import Point, scatter, standalone
+from benchmarks.own_language import own_language_table
 from benchmarks.stages import RESULTS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / f"docs/{name}.md" for name in ("results", "export", "performance")),
+    *(ROOT / f"docs/{name}.md" for name in ("results", "export", "performance", "own-language")),
     ROOT / "crnn/models/teacher.md",
 )
 PICTURE = ROOT / "docs/formats.svg"
@@ -387,6 +388,12 @@ def _beside_first(row: Json) -> str:
     return share(row["exact"]) + f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def own_language() -> str:
+    """Synthesis, a few real lines, and both, on scripts of one's own."""
+    results = load("own_language")
+    return NOT_RUN if results is None else own_language_table(results) + origin(results)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
     "demo": lambda: demo_table("demo"),
@@ -402,6 +409,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "synthetic-training": lambda: synthetic_training("synthetic_training"),
     "synthetic-training-mixed": lambda: synthetic_training("synthetic_training_mixed"),
     "degradation-ablation": degradation_ablation,
+    "own-language": own_language,
     "synthesis": synthesis,
     "reading": reading,
     "reduced-scale": reduced_scale,

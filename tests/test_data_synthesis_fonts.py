@@ -83,6 +83,28 @@ def test_a_font_that_shows_capitals_for_small_letters_has_no_small_letters(folde
     assert set(LOWER.upper() + "0123456789") <= set(font.characters)
 
 
+def test_a_blackletter_font_with_one_glyph_for_i_and_j_is_used(folder: Path) -> None:
+    drawn_from(folder / "fraktur.ttf", "Old Print", lambda c: "I" if c == "J" else c)
+    assert {"I", "J"} <= set(named(find_fonts([folder]), "Old Print").characters)
+
+
+def test_a_font_with_one_glyph_for_other_capitals_is_left_out(folder: Path) -> None:
+    drawn_from(folder / "doubled.ttf", "Doubled", lambda c: "O" if c == "Q" else c)
+    assert "Doubled" not in {font.family for font in find_fonts([folder])}
+
+
+def test_a_greek_font_with_a_stray_latin_letter_is_used_without_it(folder: Path) -> None:
+    drawn_from(folder / "greek.ttf", "Greek", lambda c: None if c in (LOWER + LOWER.upper()).replace("R", "") else c)
+    characters = set(named(find_fonts([folder]), "Greek").characters)
+    assert set("αβγΑΒΓ") <= characters
+    assert not characters & set(LOWER + LOWER.upper())
+
+
+def test_a_latin_font_that_lacks_half_of_the_letters_is_left_out(folder: Path) -> None:
+    drawn_from(folder / "half.ttf", "Half", lambda c: None if c.upper() in "NOPQRSTUVWXYZ" else c)
+    assert "Half" not in {font.family for font in find_fonts([folder])}
+
+
 def test_a_character_that_the_font_lacks_is_not_among_its_characters(folder: Path) -> None:
     drawn_from(folder / "gap.ttf", "Gap", lambda c: None if c in "@~" else c)
     missing = set(named(find_fonts([folder]), "DejaVu Sans").characters) - set(

@@ -28,7 +28,7 @@ FontSet = Literal["training", "held-out", "all"]
 
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc", ".pfb")
 SPLIT_SALT = "pocket-crnn fonts 63"
-SCAN_VERSION = 3
+SCAN_VERSION = 4
 """Part of the cache's name: raise it when a record's meaning changes."""
 
 _BLOCKS = (
@@ -42,6 +42,10 @@ Armenian, Georgian, Chinese, Japanese, Korean, punctuation, signs, and the priva
 
 _LEAST_LETTERS = 20
 """Of a font without Latin letters; with fewer it is a font of signs."""
+
+_STRAY_LETTERS = 10
+"""A font with at most so many Latin letters is one of another script, which has them as signs: R for a king or
+a registered trade mark. They are not drawn with it."""
 
 _LOWER = "abcdefghijklmnopqrstuvwxyz"
 _UPPER = _LOWER.upper()
@@ -297,7 +301,8 @@ def glyph_bitmap_numbered(face: Any, number: int) -> tuple[NDArray[np.uint8], in
 def _examine(file: str) -> list[Font]:
     """The usable faces of a file: broken files, symbol fonts and fonts without Unicode map give none.
 
-    A font with Latin letters must have all capitals and digits, each another shape; see _examine_other_script too.
+    A font with Latin letters must have all capitals and digits, each another shape, but that blackletter has one glyph
+    for I and J; see _examine_other_script too.
     """
     fonts = []
     try:
@@ -320,11 +325,12 @@ def _examine_face(file: str, index: int, face: Any) -> Font | None:
     if face.charmap is None or face.charmap.encoding != freetype.FT_ENCODING_UNICODE:
         return None
     shapes = _letter_shapes(face, _UPPER + _LOWER + _DIGITS)
-    if not any(c in shapes for c in _UPPER + _LOWER):
+    if sum(c in shapes for c in _UPPER + _LOWER) <= _STRAY_LETTERS:
         return _examine_other_script(file, index, face, family, style)
     if any(c not in shapes for c in _UPPER + _DIGITS):
         return None
-    if len({shapes[c].tobytes() for c in _UPPER}) < len(_UPPER) or len({shapes[c].tobytes() for c in _DIGITS}) < 10:
+    capitals = _UPPER.replace("J", "")
+    if any(len({shapes[c].tobytes() for c in some}) < len(some) for some in (capitals, _DIGITS)):
         return None
     has_lower = all(c in shapes for c in _LOWER) and not _shows_capitals(shapes)
     reference = _reference_shapes()
@@ -341,8 +347,8 @@ def _examine_face(file: str, index: int, face: Any) -> Font | None:
 
 
 def _examine_other_script(file: str, index: int, face: Any, family: str, style: str) -> Font | None:
-    """A font without Latin letters: of use where it has enough letters and they are not all one box."""
-    characters = set(_drawable(face))
+    """A font without Latin letters to speak of: of use where it has enough others and they are not all one box."""
+    characters = set(_drawable(face)).difference(_UPPER + _LOWER)
     letters = sorted(c for c in characters if c.isalpha() and not 0xE000 <= ord(c) <= 0xF8FF)
     if len(letters) < _LEAST_LETTERS:
         return None
