@@ -1,4 +1,4 @@
-"""Accuracy against size or time as an SVG drawn here: logarithmic across, every point named, no name over another."""
+"""Accuracy as SVG drawn here: points against size or time, logarithmic across, or curves over epochs; all are named."""
 
 from __future__ import annotations
 
@@ -86,16 +86,87 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     return "".join(parts) + "</svg>"
 
 
+@dataclass(frozen=True)
+class Curve:
+    """ys[i] is the mean at i + 1, between lows[i] and highs[i]; shares."""
+
+    name: str
+    ys: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+
+
+NAMES_WIDTH, NAME_HEIGHT = 150, FONT + 3
+"""Pixels right of the curves for their names, and of one."""
+
+
+def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0.0) -> str:
+    """Curves with bands as an <svg> element, named at their ends; what lies below lowest is cut off and says so."""
+    right = PLOT.right - NAMES_WIDTH
+    ticks = share_ticks(max(lowest, min(min(c.lows) for c in drawn)), max(max(c.highs) for c in drawn))
+    last = max(len(c.ys) for c in drawn)
+
+    def across(x: float) -> float:
+        return PLOT.left + (x - 1) / max(1, last - 1) * (right - PLOT.left)
+
+    def down(y: float) -> float:
+        return PLOT.bottom - (y - ticks[0]) / (ticks[-1] - ticks[0]) * (PLOT.bottom - PLOT.top)
+
+    def corners(ys: Sequence[float]) -> list[str]:
+        return [f"{across(i + 1):.1f},{down(y):.1f}" for i, y in enumerate(ys)]
+
+    titles = f"{escape(y_title)}, {escape(x_title)}"
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{titles}">']
+    frame = f'<rect x="{PLOT.left}" y="{PLOT.top}" width="{right - PLOT.left}" height="{PLOT.bottom - PLOT.top}"/>'
+    parts.append(f'<clipPath id="plot">{frame}</clipPath>')
+    for y in ticks:
+        parts.append(line("grid", PLOT.left, down(y), right, down(y)))
+        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y * 100:g}</text>')
+    for x in sorted({1, *range(5, last + 1, 5)}):
+        parts.append(f'<text class="tick" x="{across(x):.1f}" y="{PLOT.bottom + 17}" text-anchor="middle">{x}</text>')
+    parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_title)}</text>')
+    parts.append(f'<text class="axis" x="{LEFT - 30}" y="16">{escape(y_title)}</text>')
+    for number, curve in enumerate(drawn):
+        band = " ".join(corners(curve.lows) + corners(curve.highs)[::-1])
+        told = f"<title>{escape(curve.name)}: {curve.ys[-1] * 100:.1f} % at the end</title>"
+        parts.append(
+            f'<g class="curve kind{number}" clip-path="url(#plot)">{told}'
+            f'<polygon points="{band}"/><polyline points="{" ".join(corners(curve.ys))}"/></g>'
+        )
+    ends = [min(down(c.ys[-1]), PLOT.bottom) for c in drawn]
+    for number, base in zip(range(len(drawn)), spread(ends, NAME_HEIGHT, PLOT.bottom), strict=True):
+        below = " (below)" if drawn[number].ys[-1] < ticks[0] else ""
+        named = escape(drawn[number].name) + below
+        parts.append(f'<text class="name kind{number}" x="{right + 8:.1f}" y="{base + 4:.1f}">{named}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def spread(places: Sequence[float], apart: float, greatest: float) -> list[float]:
+    """The places, moved as little as it takes from the greatest down so that they lie apart."""
+    moved = dict[int, float]()
+    limit = greatest
+    for i in sorted(range(len(places)), key=lambda i: -places[i]):
+        moved[i] = min(places[i], limit)
+        limit = moved[i] - apart
+    return [moved[i] for i in range(len(places))]
+
+
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#33404d}.tick,.axis{fill:#66737f}.name{font-weight:600}"
     ".grid{stroke:#e3e8ec}.interval{stroke:#9fb0bd;stroke-width:2}.leader{stroke:#c3ced6}"
-    ".network{fill:#0b6e99}.file{fill:#c4532d}</style>"
+    ".network{fill:#0b6e99}.file{fill:#c4532d}"
+    ".curve polyline{fill:none;stroke-width:2}.curve polygon{stroke:none;opacity:.18}"
+    + "".join(
+        f".kind{i} polyline{{stroke:{colour}}}.kind{i} polygon,text.kind{i}{{fill:{colour}}}"
+        for i, colour in enumerate(("#0b6e99", "#c4532d", "#3d8b40", "#8a5fb0", "#5f6b76", "#b08900"))
+    )
+    + "</style>"
 )
 """For a picture that stands outside the report, whose page has the colours otherwise."""
 
 
 def standalone(svg: str) -> str:
-    """A scatter picture as a file of its own, on white."""
+    """A picture as a file of its own, on white."""
     opening, _, rest = svg.partition(">")
     named = opening.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ')
     return f'{named}>{STYLE}<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{rest}\n'

@@ -72,20 +72,43 @@ def _holds_own_name(place: str) -> bool:
     return any((folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists() for name in OWN_PACKAGES)
 
 
+LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.05}
+"""Where none is given; gradient-direction computes its own."""
+
+OWN_STEP = ("step_decay_to", "step_decay", "step_threshold", "step_floor")
+WITHOUT_PART = {
+    "adamw": ("momentum", *OWN_STEP),
+    "sgd": OWN_STEP,
+    "gradient-direction": ("warm_up", "final_rate", "weight_decay", "clip"),
+}
+"""Optimiser -> options of the others, which are refused rather than ignored."""
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Options of the one training loop.
 
     Attributes:
         until: when to stop, whichever comes first: a number of steps, loss<0.1 (mean of the last 100 steps) or
-            accuracy>0.95 (on validation lines). The number of steps also sets the length of the cosine.
+            accuracy>0.95 (on validation lines). The number of steps also sets the length of the cosine
+            and what step_decay_to comes to.
         batch_lines: lines in a batch.
         accumulate: batches whose gradients are averaged into one step.
-        learning_rate: after warm-up.
-        warm_up: steps of linear warm-up.
-        final_rate: share of the learning rate that the cosine ends at.
-        weight_decay: AdamW's, on matrices and kernels only.
-        clip: greatest norm of the gradient over all parameters; 0 for no clipping.
+        optimiser: adamw; sgd, with momentum; or gradient-direction, whose steps have a length of their own: it needs no
+            learning rate, and warm-up, cosine, weight decay and clipping have no part in it.
+        learning_rate: after warm-up; of gradient-direction, the length of the first step. Where it is not given: 2e-3
+            for adamw, 0.05 for sgd, and 0.0014 times the root of the number of trainable parameters for
+            gradient-direction.
+        warm_up: steps of linear warm-up; adamw and sgd.
+        final_rate: share of the learning rate that the cosine ends at; adamw and sgd.
+        weight_decay: on matrices and kernels only; adamw and sgd.
+        clip: greatest norm of the gradient over all parameters; 0 for no clipping; adamw and sgd.
+        momentum: of sgd, 0.9 where it is not given; of gradient-direction an extra, 0 as published.
+        step_decay_to: gradient-direction: share of the first step that is left after the planned number of steps.
+        step_decay: gradient-direction: by how much each step is shorter than the last, instead of step_decay_to; 0.0003
+            as published, for 15,640 steps.
+        step_threshold: gradient-direction: a first step that is not above it is kept to the end.
+        step_floor: gradient-direction: steps do not become shorter than this.
         ema: decay of the running average of weights that is validated and saved; 0 for none.
         precision: of the backbone; bf16 pays on processors with AVX-512 BF16 or AMX and on accelerators.
         validate_every: steps between validations.
@@ -100,11 +123,17 @@ class FitOptions:
     until: tuple[str, ...] = ("10000",)
     batch_lines: int = 32
     accumulate: int = 1
-    learning_rate: float = 2e-3
+    optimiser: Literal["adamw", "sgd", "gradient-direction"] = "adamw"
+    learning_rate: float | None = None
     warm_up: int = 200
     final_rate: float = 0.01
     weight_decay: float = 0.01
     clip: float = 5.0
+    momentum: float | None = None
+    step_decay_to: float = 0.01
+    step_decay: float | None = None
+    step_threshold: float = 0.0
+    step_floor: float = 0.0
     ema: float = 0.0
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: int = 500
@@ -120,13 +149,30 @@ class FitOptions:
         for name in ("batch_lines", "accumulate", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
-        for name in ("warm_up", "final_rate", "weight_decay", "clip", "workers", "threads", "seed"):
+        for name in ("warm_up", "final_rate", "weight_decay", "clip", "step_threshold", "step_floor", "workers",
+                     "threads", "seed"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 0")
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"--learning-rate is {self.learning_rate}; give a number above 0")
+        if not 0 <= (self.momentum or 0) < 1:
+            raise ValueError(f"--momentum is {self.momentum}; give 0 to just under 1, such as 0.9")
+        if not 0 < self.step_decay_to <= 1:
+            raise ValueError(f"--step-decay-to is {self.step_decay_to}; give a share above 0 and at most 1")
+        if not 0 <= (self.step_decay or 0) < 1:
+            raise ValueError(f"--step-decay is {self.step_decay}; give 0 to just under 1, such as 0.0003")
+        if self.step_decay is not None and self.step_decay_to != FitOptions.step_decay_to:
+            raise ValueError("--step-decay and --step-decay-to both say how the step shrinks; leave one out")
+        self._refuse_without_part()
         if not 0 <= self.ema < 1:
             raise ValueError(f"--ema is {self.ema}; give a decay from 0 to just under 1, such as 0.999")
+
+    def _refuse_without_part(self) -> None:
+        """ValueError where a flag was given that the chosen optimiser does not know."""
+        for name in WITHOUT_PART[self.optimiser]:
+            if getattr(self, name) != getattr(FitOptions, name):
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise ValueError(f"{flag} has no part in --optimiser {self.optimiser}; leave one of them out")
 
     @property
     def steps(self) -> int:
@@ -170,7 +216,10 @@ def _number(part: str, digits: str) -> float:
 
 
 def rate(step: int, options: FitOptions) -> float:
-    """Share of the learning rate at a step (from 0): linear warm-up, then half a cosine down to final_rate."""
+    """Share of the learning rate at a step (from 0): linear warm-up, then half a cosine down to final_rate.
+
+    gradient-direction has a course of its own.
+    """
     if step < options.warm_up:
         return (step + 1) / options.warm_up
     done = min(1.0, (step - options.warm_up) / max(1, options.steps - options.warm_up))

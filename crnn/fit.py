@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import load_tensors, save_tensors
-from crnn.commands import FitOptions, Until, rate
+from crnn.commands import LEARNING_RATES, FitOptions, Until, rate
 from crnn.ctc import Reading, blank_outside, greedy_batch
 from crnn.model import Crnn
 from crnn.objectives.recognition import DeviceBatch, Terms
@@ -30,12 +32,15 @@ from data.batches import Batch, Windows, iterate
 from data.lines import Line
 from data.picture import InputSpec, natural_width, prepare, shown_columns
 
+if TYPE_CHECKING:
+    from crnn.optimisers.gradient_direction import GradientDirection
+
 # A backbone meets some thirty widths; the default of 1024 entries would build its primitives anew all the time
 # (deep ones train 15 % slower then).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
-FROZEN_TEACHER = "objective.teacher."
-"""Prefix of what a distillation's teacher holds; it comes from its own file."""
+FROZEN_TEACHER = re.compile(r"(objective\.)+teacher\.")
+"""Begins the names of what a distillation's teacher holds; it comes from its own file."""
 
 LOG_EVERY = 20
 """Steps that one record of the log averages over."""
@@ -103,7 +108,7 @@ def fit(
     device = accelerator.device if options.device in ("cpu", "cuda", "mps") else torch.device(options.device)
     step_module = _Step(model, objective, options.precision == "bf16").to(device)
     step_module.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(_parameter_groups(step_module, options.weight_decay), lr=options.learning_rate)
+    optimiser = _optimiser(step_module, options)
     average = _average(model, options.ema)
     state = _State(resume_from, run, step_module, optimiser, average)
     progress = state.load(accelerator.num_processes) if resume else Progress()
@@ -122,7 +127,7 @@ def fit(
     with _ProgressBar(until.steps, hidden=not main) as show:
         while not ended:
             started = time.perf_counter()
-            learning_rate = options.learning_rate * rate(progress.step, options)
+            learning_rate = _set_rate(optimiser, progress.step, options)
             loss = 0.0
             for _ in range(options.accumulate):
                 window, number, batch = next(batches)
@@ -131,7 +136,7 @@ def fit(
                 accelerator.backward(terms["loss"] / options.accumulate)
                 loss += float(terms["loss"].detach()) / options.accumulate
                 _add(progress, terms, blanks, len(batch) * processes, options.accumulate)
-            _update(optimiser, learning_rate, options.clip, progress, batch)
+            _update(optimiser, options, progress, batch)
             if average is not None:
                 average.update_parameters(model)
             progress.step += 1
@@ -152,6 +157,8 @@ def fit(
         save(kept, _reported(progress), last=True)
         if validate is None:
             save(kept, _reported(progress))
+        if options.optimiser == "gradient-direction":
+            _warn_of_skipped(cast("GradientDirection", optimiser))
     resume_from.unlink(missing_ok=True)
     return progress
 
@@ -214,23 +221,64 @@ def _average(model: Crnn, decay: float) -> AveragedModel | None:
     return average
 
 
-def _update(
-    optimiser: torch.optim.Optimizer, learning_rate: float, clip: float, progress: Progress, batch: Batch
-) -> None:
-    """One step of the optimiser on the gradients there are; ValueError where they are not finite."""
-    parameters = []
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate
-        parameters += group["params"]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf))
-    if not math.isfinite(norm):
-        raise ValueError(
-            f"the gradient at step {progress.step} is not finite ({norm}); look at the lines {', '.join(batch.keys)}, "
-            "or lower --learning-rate"
-        )
-    progress.sums["gradient_norm"] = progress.sums.get("gradient_norm", 0.0) + norm
-    optimiser.step()
+def _optimiser(module: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    """The one asked for, over the trainable parameters."""
+    if options.optimiser == "gradient-direction":
+        from crnn.optimisers.gradient_direction import GradientDirection, decay_to
+
+        decay = decay_to(options.step_decay_to, options.steps) if options.step_decay is None else options.step_decay
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        return GradientDirection(
+            trainable, options.learning_rate, decay=decay, threshold=options.step_threshold, floor=options.step_floor,
+            momentum=options.momentum or 0.0,
+        )  # fmt: skip
+    groups = _parameter_groups(module, options.weight_decay)
+    if options.optimiser == "sgd":
+        return torch.optim.SGD(groups, LEARNING_RATES["sgd"], 0.9 if options.momentum is None else options.momentum)
+    return torch.optim.AdamW(groups, LEARNING_RATES["adamw"])
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, step: int, options: FitOptions) -> float:
+    """Sets the learning rate of a step, where the optimiser does not do so itself, and returns it."""
+    if options.optimiser != "gradient-direction":
+        learning_rate = options.learning_rate or LEARNING_RATES[options.optimiser]
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * rate(step, options)
+    return float(optimiser.param_groups[0]["lr"])
+
+
+def _update(optimiser: torch.optim.Optimizer, options: FitOptions, progress: Progress, batch: Batch) -> None:
+    """One step of the optimiser on the gradients there are; ValueError where they are not finite.
+
+    gradient-direction leaves such a step out, and the log has the share of these.
+    """
+    sums = progress.sums
+    if options.optimiser == "gradient-direction":
+        direction = cast("GradientDirection", optimiser)
+        before = direction.skipped
+        direction.step()
+        norm = direction.norm if math.isfinite(direction.norm) else 0.0
+        sums["skipped_share"] = sums.get("skipped_share", 0.0) + (direction.skipped - before)
+    else:
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, options.clip or math.inf))
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"the gradient at step {progress.step} is not finite ({norm}); look at the lines "
+                f"{', '.join(batch.keys)}, or lower --learning-rate"
+            )
+        optimiser.step()
+    sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
     optimiser.zero_grad()
+
+
+def _warn_of_skipped(optimiser: GradientDirection) -> None:
+    if optimiser.skipped:
+        print(
+            f"warning: {optimiser.skipped} of {optimiser.skipped + optimiser.taken} steps were left out, since their "
+            "gradient was zero or not finite; the log's skipped_share says where",
+            file=sys.stderr,
+        )
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -363,7 +411,7 @@ class _State:
             self.path,
             {
                 "run": self.run,
-                "module": {name: value for name, value in weights.items() if not name.startswith(FROZEN_TEACHER)},
+                "module": {name: value for name, value in weights.items() if not FROZEN_TEACHER.match(name)},
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average.state_dict() if self.average is not None else {},
                 "progress": dict(vars(progress)),
@@ -382,8 +430,8 @@ class _State:
             )
         try:
             missing, unexpected = self.module.load_state_dict(content["module"], strict=False)
-            if unexpected or not all(name.startswith(FROZEN_TEACHER) for name in missing):
-                raise KeyError(*[name for name in [*unexpected, *missing] if not name.startswith(FROZEN_TEACHER)][:1])
+            if unexpected or not all(map(FROZEN_TEACHER.match, missing)):
+                raise KeyError(*[name for name in [*unexpected, *missing] if not FROZEN_TEACHER.match(name)][:1])
             self.optimiser.load_state_dict(content["optimiser"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
