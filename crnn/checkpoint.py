@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "pocket-crnn"
+CHARACTER_FORMAT = "pocket-crnn characters"
+"""Of files that tell single characters apart (crnn/characters/checkpoint.py)."""
 VERSION = 1
 
 
@@ -92,6 +94,10 @@ class ModelInfo:
         """ValueError naming origin where the text is not what to_json writes."""
         try:
             fields = json.loads(text)
+            if fields["format"] == CHARACTER_FORMAT:
+                raise ValueError(
+                    f"{origin} tells single characters apart and reads no lines; use it with crnn characters classify"
+                )
             if fields["format"] != FORMAT:
                 raise KeyError("format")
             if fields["version"] > VERSION:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crnn.checkpoint import load_tensors
 from crnn.runtimes import Runtime, open_runtime
 
 
@@ -20,7 +21,7 @@ class InfoOptions:
     """What `crnn info` takes."""
 
     model: tyro.conf.Positional[Path]
-    """A checkpoint (.pt) or an exported file (.onnx, .tflite)."""
+    """A checkpoint (.pt) of lines or of characters, or an exported file (.onnx, .tflite)."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -29,12 +30,24 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(
         InfoOptions, args=argv, prog="crnn info", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
     )
-    facts = description(open_runtime(options.model, threads=1))
+    facts = character_description(options.model) or description(open_runtime(options.model, threads=1))
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         print_tables(facts, Console())
     return 0
+
+
+def character_description(path: Path) -> dict[str, Any] | None:
+    """What a character model tells of itself; None for any other file."""
+    if path.suffix != ".pt":
+        return None
+    from crnn.characters import checkpoint as characters
+
+    content = load_tensors(path)
+    if not characters.is_character_model(content):
+        return None
+    return characters.description(characters.from_content(content, path), path)
 
 
 def description(runtime: Runtime) -> dict[str, Any]:
@@ -62,23 +75,48 @@ def print_tables(facts: dict[str, Any], console: Console) -> None:
         "format": facts["target"] or "checkpoint",
         "size": f"{facts['bytes'] / 1e6:.2f} MB",
         "parameters": f"{facts['parameters']:,}",
-        "pixels per column": facts["pixels_per_column"],
     }
-    parts = {
-        "file": single,
-        "charset": facts["charset"] | {"characters": facts["charset"]["characters"].replace(" ", "␣")},
-        "network": facts["sizes"],
-        "input": facts["input_spec"],
-        "how it was made": facts["provenance"],
-        "parity with torch": facts["parity"],
-    }
-    for title, entries in parts.items():
+    for title, entries in (character_parts(facts) if "classes" in facts else line_parts(facts)).items():
+        entries = single | entries if title == "file" else entries
         table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2), min_width=40)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in entries.items() or [("", "not recorded")]:
             table.add_row(Text(name.replace("_", " ")), Text(readable(value)))
         console.print(table)
+
+
+def line_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Title -> entries, of a recogniser of lines."""
+    return {
+        "file": {"pixels per column": facts["pixels_per_column"]},
+        "charset": facts["charset"] | {"characters": facts["charset"]["characters"].replace(" ", "␣")},
+        "network": facts["sizes"],
+        "input": facts["input_spec"],
+        "how it was made": facts["provenance"],
+        "parity with torch": facts["parity"],
+    }
+
+
+def character_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Title -> entries, of a model of single characters."""
+    counts = facts["counts"]
+    classes = {
+        "number": len(facts["classes"]),
+        "labels": facts["classes"],
+        "training crops of one": f"{min(counts)} to {max(counts)}",
+        "learnt later": facts["learnt_later"] or "none",
+        "centres": "stored" if facts["centres"] else "not yet: training has not ended",
+    }
+    losses = {name: [weight, facts["loss_options"].get(name, {})] for name, weight in facts["losses"].items()}
+    return {
+        "file": {},
+        "classes": classes,
+        "network": facts["sizes"],
+        "losses (weight, options)": losses,
+        "input": facts["input_spec"],
+        "how it was made": facts["provenance"],
+    }
 
 
 def readable(value: Any) -> str:

@@ -134,3 +134,26 @@ def random_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def crops_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A function: label=number of crops, ... -> a folder of drawn characters with labels.tsv, no two crops the same."""
+
+    def make(name: str = "crops", seed: int = 0, **counts: int) -> Path:
+        generator, rows = np.random.default_rng(seed), []
+        folder = tmp_path / name
+        (folder / "images").mkdir(parents=True)
+        for label, count in counts.items():
+            for _ in range(count):
+                height, width = (int(n) for n in generator.integers(28, 44, 2))
+                picture = np.full((height, width, 3), int(generator.integers(200, 256)), np.uint8)
+                place = (int(generator.integers(2, 8)), height - int(generator.integers(4, 9)))
+                size = float(generator.uniform(0.7, 1.0))
+                cv2.putText(picture, label[0], place, cv2.FONT_HERSHEY_SIMPLEX, size, (30, 30, 30), 2, cv2.LINE_AA)
+                rows.append(f"images/{len(rows):04d}.png\t{label}\n")
+                cv2.imwrite(str(folder / f"images/{len(rows) - 1:04d}.png"), picture)
+        (folder / "labels.tsv").write_text("".join(rows), encoding="utf-8")
+        return folder
+
+    return make

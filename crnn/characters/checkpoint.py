@@ -1,0 +1,174 @@
+"""The file of a character model: weights, classes, training counts, class centres, input spec, and how it was made.
+
+The same kind of file as a recogniser's (crnn/checkpoint.py): tensors and one JSON string, read with the restricted
+loader, written whole or not at all. Torch is imported only where tensors are touched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crnn.checkpoint import CHARACTER_FORMAT, FORMAT, load_tensors, save_tensors
+from data.picture import InputSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CharacterSizes:
+    """What rebuilds the network.
+
+    backbone: a key of crnn.characters.model.CHARACTER_BACKBONES. width: multiplier of its channels.
+    embedding: E, what describes a crop. channels: of the input.
+    """
+
+    backbone: str
+    width: float
+    embedding: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class CharacterInfo:
+    """Everything about a character model but its tensors.
+
+    classes: labels, one character each or any text, by class number: first those that the losses were trained with, in
+        the order of code points, then those learnt later, which only have a centre.
+    counts: training crops of the former, so the losses know len(counts) classes.
+    losses: name -> weight, as in CHARACTER_LOSSES; the first is the classifier.
+    loss_options: name -> what the loss was made with beside sizes and counts; see model.build_losses.
+    provenance: how it was made.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    input_spec: InputSpec
+    sizes: CharacterSizes
+    losses: dict[str, float]
+    loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1}) if self._repeats() else []
+        if twice:
+            raise ValueError(f"the class {twice[0]!r} is there twice; a label names one class")
+        if not 2 <= len(self.counts) <= len(self.classes):
+            raise ValueError(f"{len(self.counts)} class counts do not fit {len(self.classes)} classes; give 2 or more")
+
+    def _repeats(self) -> bool:
+        return len(set(self.classes)) < len(self.classes)
+
+    def numbers(self) -> dict[str, int]:
+        """Label -> class number."""
+        return {name: number for number, name in enumerate(self.classes)}
+
+    def to_json(self) -> str:
+        fields = asdict(self) | {"format": CHARACTER_FORMAT, "version": VERSION}
+        return json.dumps(fields, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> CharacterInfo:
+        """ValueError naming origin where the text is not what to_json writes."""
+        try:
+            fields = json.loads(text)
+            if fields["format"] == FORMAT:
+                raise ValueError(f"{origin} reads lines of text and is no character model; use crnn read")
+            if fields["format"] != CHARACTER_FORMAT:
+                raise KeyError("format")
+            if fields["version"] > VERSION:
+                raise ValueError(f"{origin} is of format version {fields['version']}; upgrade pocket-crnn to read it")
+            return cls(
+                classes=tuple(fields["classes"]),
+                counts=tuple(fields["counts"]),
+                input_spec=InputSpec.from_json(fields["input_spec"]),
+                sizes=CharacterSizes(**fields["sizes"]),
+                losses=fields["losses"],
+                loss_options=fields["loss_options"],
+                provenance=fields["provenance"],
+            )
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{origin} does not describe a character model ({error!r}); make it anew") from error
+
+
+@dataclass(frozen=True)
+class CharacterCheckpoint:
+    """A character model in memory.
+
+    weights: of the network and its losses, by name.
+    centres: float32 (classes, E), of length 1, the mean direction of each class's training crops; None while a run
+        lasts, since they are computed at its end.
+    """
+
+    info: CharacterInfo
+    weights: dict[str, Tensor]
+    centres: Tensor | None = None
+
+    def with_provenance(self, **entries: Any) -> CharacterCheckpoint:
+        return replace(self, info=replace(self.info, provenance=self.info.provenance | entries))
+
+
+def save_characters(path: Path, checkpoint: CharacterCheckpoint) -> None:
+    """Writes the model file; OSError where the disk is full, with the earlier file left as it was."""
+    content: dict[str, Any] = {
+        "info": checkpoint.info.to_json(),
+        "weights": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+    }
+    if checkpoint.centres is not None:
+        content["centres"] = checkpoint.centres.detach().cpu().float().contiguous()
+    save_tensors(path, content)
+
+
+def load_characters(path: Path) -> CharacterCheckpoint:
+    """Reads a model file. FileNotFoundError or ValueError in one sentence; nothing in the file is executed."""
+    return from_content(load_tensors(path), path)
+
+
+def from_content(content: dict[str, Any], path: Path) -> CharacterCheckpoint:
+    """What load_tensors read of path, as a character model; ValueError where it is none."""
+    from torch import Tensor
+
+    info, weights, centres = content.get("info"), content.get("weights"), content.get("centres")
+    if not isinstance(info, str) or not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no character model; give a file of crnn characters train")
+    known = CharacterInfo.from_json(info, str(path))
+    if centres is not None:
+        expected = len(known.classes), known.sizes.embedding
+        if not isinstance(centres, Tensor) or tuple(centres.shape) != expected:
+            raise ValueError(f"the centres of {path} are not {expected[0]} x {expected[1]}; take another copy")
+    return CharacterCheckpoint(known, weights, centres)
+
+
+def is_character_model(content: dict[str, Any]) -> bool:
+    """Whether what load_tensors read says that it is a character model."""
+    info = content.get("info")
+    try:
+        return isinstance(info, str) and bool(json.loads(info)["format"] == CHARACTER_FORMAT)
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return False
+
+
+def description(checkpoint: CharacterCheckpoint, path: Path) -> dict[str, Any]:
+    """The file's own account, as JSON values, for `crnn info`."""
+    info = checkpoint.info
+    single = all(len(name) == 1 for name in info.classes)
+    return {
+        "path": str(path),
+        "target": "character model",
+        "bytes": path.stat().st_size,
+        "parameters": sum(tensor.numel() for tensor in checkpoint.weights.values() if tensor.is_floating_point()),
+        "classes": "".join(info.classes) if single else list(info.classes),
+        "counts": list(info.counts),
+        "learnt_later": list(info.classes[len(info.counts) :]),
+        "centres": checkpoint.centres is not None,
+        "sizes": asdict(info.sizes),
+        "input_spec": info.input_spec.to_json(),
+        "losses": info.losses,
+        "loss_options": info.loss_options,
+        "provenance": info.provenance,
+    }
