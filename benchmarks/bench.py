@@ -25,11 +25,11 @@ from rich.table import Table
 from benchmarks.confusions import confusions
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
-from benchmarks.report import Mistake, render, same_texts
+from benchmarks.report import Mistake, frequency_sentence, render, same_texts
 from crnn.checkpoint import write_atomically
 from crnn.ctc import Reading
 from crnn.recogniser import Recogniser, load
-from crnn.score import fold36, score
+from crnn.score import Frequency, character_recall, fold36, frequency_groups, score
 from data.lines import Picture, StoredLines, open_lines
 from data.picture import prepare
 
@@ -139,6 +139,7 @@ def main(argv: Sequence[str]) -> int:
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has room
     console.print(summary(results))
+    console.print(frequency_summary(results))
     for sentence in same_texts(results):
         print(sentence)
     print(f"figures in {options.json}" + (f", report in {options.report}" if options.report else ""))
@@ -153,6 +154,8 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         read = read_sets(sets, recognisers, options, progress)
         latencies = time_lines(sets, recognisers, options, progress)
+    counts_of, groups = character_groups(recognisers, read, options.case_blind)
+    frequency: dict[str, Any] = {"counts_of": counts_of} | {name: "".join(sorted(g)) for name, g in groups.items()}
     results = {
         "version": 1,
         "command": command,
@@ -169,7 +172,12 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
             {"name": s.name, "file": str(s.source.path), "lines": len(s.indices), "unlabelled": s.unlabelled}
             for s in sets
         ],
-        "results": [figures(read, model, s.name, options.seed) for model in recognisers for s in sets],
+        "frequency": frequency,
+        "characters": {
+            name: by_frequency([line for own in lines.values() for line in own], groups, options.seed)
+            for name, lines in read.items()
+        },
+        "results": [figures(read, model, s.name, groups, options.seed) for model in recognisers for s in sets],
         "confusions": {name: list_confusions(lines) for name, lines in read.items()},
     }
     if options.readings:
@@ -279,7 +287,60 @@ def describe_model(name: str, path: Path, recogniser: Recogniser) -> dict[str, A
     }
 
 
-def figures(read: dict[str, Lines], model: str, set_name: str, seed: int) -> dict[str, Any]:
+Groups = dict[Frequency, frozenset[str]]
+"""Characters by how frequent they are."""
+
+
+def character_groups(
+    recognisers: dict[str, Recogniser], read: dict[str, Lines], case_blind: bool
+) -> tuple[str | None, Groups]:
+    """Whose counts they are by, and the groups: of what the first model that knows it was trained on.
+
+    None, and the labels' own counts, where no file says. All models share the groups, or they could not be compared.
+    """
+    for name, recogniser in recognisers.items():
+        known = recogniser.info.provenance.get("characters")
+        if known:
+            counts: Counter[str] = Counter()
+            for character, times in zip(recogniser.info.charset.characters, known["counts"], strict=True):
+                counts[character.lower() if case_blind else character] += times
+            return name, frequency_groups(counts)
+    first = next(iter(read.values()))
+    return None, frequency_groups(Counter("".join(line.label for lines in first.values() for line in lines)))
+
+
+def by_frequency(lines: Sequence[LineResult], groups: Groups, seed: int) -> dict[str, Any]:
+    """How many of the labels' characters were read in their place, by group.
+
+    macro: mean over characters, each counting once. outside: characters that belong to no group.
+    """
+    whole = character_recall([line.text for line in lines], [line.label for line in lines])
+    each = [character_recall([line.text], [line.label]) for line in lines]
+    found: dict[str, Any] = {"macro": number(whole.macro)}
+    for name, characters in groups.items():
+        pairs = [(own.occurrences(characters), sum(own.read[c] for c in characters)) for own in each]
+        counting = [pair for pair in pairs if pair[0]]
+        found[name] = {
+            "characters": sum(whole.held[c] > 0 for c in characters),
+            "held": whole.occurrences(characters),
+            "read": number(whole.share(characters)),
+            "interval": share_interval(counting, seed) if counting else None,
+        }
+    found["outside"] = whole.held.total() - sum(found[name]["held"] for name in groups)
+    return found
+
+
+def share_interval(pairs: Sequence[tuple[int, int]], seed: int) -> tuple[float, float]:
+    """Interval of sum of read / sum of held over lines' (held, read), lines drawn with all their characters.
+
+    A ratio of two sums, so each line's value is its part in the ratio's change, to first order (linearisation).
+    """
+    held, right = np.array(pairs, np.float64).T
+    whole = right.sum() / held.sum()
+    return bootstrap_interval((whole + (right - whole * held) / held.mean()).tolist(), seed)
+
+
+def figures(read: dict[str, Lines], model: str, set_name: str, groups: Groups, seed: int) -> dict[str, Any]:
     """Accuracy of one model on one set with intervals, and what differs from the first model, line by line.
 
     same_text: lines that another model reads with the very same text.
@@ -298,6 +359,7 @@ def figures(read: dict[str, Lines], model: str, set_name: str, seed: int) -> dic
         "acc36_interval": interval36(lines, seed),
         "acc36_lines": sums.lines36,
         "cer": number(sums.cer),
+        "characters": by_frequency(lines, groups, seed),
         "uncovered_lines": sum(not line.covered for line in lines),
         "difference": None if model == first else difference(lines, read[first][set_name], first, seed),
         "same_text": {n: sum(a.text == b.text for a, b in zip(lines, o, strict=True)) for n, o in others.items()},
@@ -383,6 +445,18 @@ def summary(results: dict[str, Any]) -> Table:
         time = model["latency"]
         spent = f"{time['p50_ms']:.1f} / {time['p95_ms']:.1f}" if time else "-"
         table.add_row(model["name"], f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.2f}", spent, *accuracies)
+    return table
+
+
+def frequency_summary(results: dict[str, Any]) -> Table:
+    """One row a model: per cent of frequent and rare characters that were read in their place, over all sets."""
+    table = Table(caption=frequency_sentence(results["frequency"]))
+    table.add_column("model", overflow="fold")
+    for title in ("many", "medium", "few", "macro"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, own in results["characters"].items():
+        groups = [f"{per_cent(own[g]['read'])} of {own[g]['held']:,}" for g in ("many", "medium", "few")]
+        table.add_row(name, *groups, per_cent(own["macro"]))
     return table
 
 

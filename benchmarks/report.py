@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 
 from benchmarks.charts import Point, scatter
-from benchmarks.confusions import Pair, aligned
 from benchmarks.report_style import STYLE
+from crnn.score import FEW, Pair, aligned
 from data.lines import Picture
 
 OVER_ALL = "mean of sets"
@@ -42,6 +42,7 @@ def render(results: dict[str, Any], mistakes: dict[str, dict[str, list[Mistake]]
         section("Accuracy, size and time", accuracy_table(results) + table_notes(results)),
         section("What accuracy costs", charts(results)),
         section("Worst mistakes", "".join(gallery(results, name, groups) for name, groups in mistakes.items())),
+        section("Frequent and rare characters", frequency_table(results)),
         section("Characters taken for others", confusion_lists(results)),
         footer(results),
     ]
@@ -314,6 +315,45 @@ def picture_source(picture: Picture, height: int = 64) -> str:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     encoded = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
     return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
+
+
+def frequency_table(results: dict[str, Any]) -> str:
+    """Models down, groups of characters across, over all sets."""
+    groups = results["frequency"]
+    names = ("many", "medium", "few")
+    heads = "".join(f"<th>{name}<small>{counted(len(groups[name]), 'character')}</small></th>" for name in names)
+    rows = []
+    for model in results["models"]:
+        own = results["characters"][model["name"]]
+        cells = "".join(frequency_cell(own[name]) for name in names)
+        macro = "–" if own["macro"] is None else f"{own['macro'] * 100:.1f}"
+        title = f'<i class="key {kind(model)}"></i>{breakable(model["name"])}'
+        rows.append(f'<tr><th scope="row">{title}</th>{cells}<td>{macro}</td></tr>')
+    head = f"<tr><th>model</th>{heads}<th>macro<small>mean of characters</small></th></tr>"
+    table = f'<table class="models"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    rare = "".join(sorted(groups["few"]))
+    note = (
+        f"Per cent of the labels' characters, over all sets, that were read in their place, with the 95 % interval of "
+        f"the bootstrap over lines. {frequency_sentence(groups)} Few: {rare or 'none'}"
+    )
+    return f'<div class="scroll">{table}</div><p class="note">{escape(note)}</p>'
+
+
+def frequency_cell(figures: dict[str, Any]) -> str:
+    if figures["read"] is None:
+        return "<td>–</td>"
+    low, high = figures["interval"]
+    between = f"<small>{low * 100:.1f} to {high * 100:.1f}</small>"
+    return f"<td>{figures['read'] * 100:.1f}{between}<small>of {figures['held']:,}</small></td>"
+
+
+def frequency_sentence(groups: dict[str, Any]) -> str:
+    """Whose counts the groups are, and what they mean."""
+    whose = f"the training lines of {groups['counts_of']}" if groups["counts_of"] else "the labels of these sets"
+    return (
+        f"Characters are grouped by how often {whose} hold them: many, at least as often as if all were equally "
+        f"frequent; few, under {FEW:.0%} of that."
+    )
 
 
 def confusion_lists(results: dict[str, Any]) -> str:

@@ -7,13 +7,15 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
 from crnn.charset import NAMED_CHARSETS, Charset
@@ -23,7 +25,7 @@ from crnn.fit import Save, evaluate, fit
 from crnn.model import Crnn, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
 from crnn.score import Score
-from data.batches import Batching, Stream, Windows
+from data.batches import ENDLESS, Batching, Stream, Windows
 from data.lines import Line, LineSource, Picture, StoredLines, fitting_lines, hold_out, open_lines, split_source
 from data.picture import InputSpec, natural_width
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 SYNTHETIC = ("synth", "synth-easy")
 """Sources that are drawn, not stored."""
+
+DRAWN_TEXTS = 20_000
+"""Texts of a drawn source that its characters are counted in."""
 
 VALIDATION_SEED = 10**6
 """Added to the run's seed for synthetic validation lines."""
@@ -49,6 +54,14 @@ class Sources:
     weights: tuple[float, ...]
     validation: list[Line]
     dropped: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class CharacterCounts:
+    """lines: how many were counted. counts: of each character, in the charset's order; at least 1 where it occurs."""
+
+    lines: int
+    counts: tuple[int, ...]
 
 
 def train(options: TrainOptions, command: str) -> Path:
@@ -71,15 +84,21 @@ def train(options: TrainOptions, command: str) -> Path:
         group_by=options.group_by,
     )
     model = build_model(options, charset, start, encoder)
-    objective = Recognition(
+    objective: nn.Module = Recognition(
         model.sizes.features, charset.classes, options.column_weight, options.column_steps or options.fit.steps // 2
     )
+    counted = count_characters(sources, charset)
+    if options.character_loss:
+        objective = with_character_losses(
+            objective, options.character_loss, options.centres_from, model.sizes.encoded, charset, counted
+        )
     windows = make_windows(sources, charset, spec, options.fit, options.augment)
     info = ModelInfo(
         charset,
         spec,
         model.sizes,
-        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth), options.group_by),
+        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth), options.group_by)
+        | {"characters": asdict(counted)},
         pixels_per_column=PIXELS_PER_COLUMN,
     )
     if main_process():
@@ -308,6 +327,54 @@ def provenance(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def count_characters(sources: Sources, charset: Charset) -> CharacterCounts:
+    """How often the training lines hold each character.
+
+    Stored lines are counted whole. A drawn source has no end: its first DRAWN_TEXTS texts, which no picture is drawn
+    for, stand for it. Each source then gives its share, by weight, of as many lines as all hold together; so where
+    every line is used as often as any other, as with one stored source, these are plain counts.
+    """
+    counted: list[tuple[int, Counter[str]]] = []
+    for source in sources.training:
+        texts = source.texts()
+        if len(texts) >= ENDLESS:
+            texts = texts[:DRAWN_TEXTS]
+        counted.append((len(texts), Counter("".join(charset.normalise(text) for text in texts if text))))
+    lines = sum(own for own, _ in counted)
+    found = dict.fromkeys(charset.characters, 0.0)
+    for (own, times), weight in zip(counted, sources.weights, strict=True):
+        for character in times.keys() & found.keys():
+            found[character] += times[character] * lines * weight / (own * sum(sources.weights))
+    return CharacterCounts(lines, tuple(max(1, round(times)) if times else 0 for times in found.values()))
+
+
+def with_character_losses(
+    objective: nn.Module, losses: tuple[str, ...], centres_from: Literal["read", "all"], features: int,
+    charset: Charset, counted: CharacterCounts,
+) -> nn.Module:  # fmt: skip
+    """The objective with the losses of --character-loss beside it; features: H of the network.
+
+    ValueError where the training lines have no label, which would leave nothing to learn from.
+    """
+    from crnn.objectives.line_characters import WithCharacterLosses
+    from crnn.objectives.loss_weights import parse_character_losses
+
+    if not any(counted.counts):
+        raise ValueError(
+            f"--character-loss {losses[0]} learns from labels, and no training line has one; "
+            "leave it out or add labelled lines"
+        )
+    unseen = "".join(c for c, times in zip(charset.characters, counted.counts, strict=True) if not times)
+    if unseen:
+        print(
+            f"no training line holds {unseen!r}; the character losses take the count of each as 1 "
+            f"(counted over {counted.lines:,} lines)",
+            file=sys.stderr,
+        )
+    counts = torch.tensor(counted.counts)
+    return WithCharacterLosses(objective, parse_character_losses(losses), features, counts, centres_from)
 
 
 def saver(out: Path, info: ModelInfo) -> Save:

@@ -11,6 +11,7 @@ import tyro
 
 from crnn.charset import Case
 from crnn.commands import FitOptions, parse_options
+from crnn.objectives.loss_weights import parse_character_losses
 from data.synthesis.source import SynthesisOptions
 
 
@@ -46,6 +47,11 @@ class TrainOptions:
         imagenet: start a backbone of width 1 from torchvision's weights, which torchvision downloads.
         column_weight: start weight of the column-aligned loss, on lines that know their columns; 0 for none.
         column_steps: steps over which it fades to 0; 0 for half of the run.
+        character_loss: losses beside CTC on the characters that its alignment finds in labelled lines, each with
+            :weight: cross-entropy, balanced-softmax, logit-adjusted, ldam, long-tail, centre-triplet, centre-loss.
+            Class counts are those of the training lines. Best added to a model that reads (--init), for at first the
+            alignment means little.
+        centres_from: characters that move class centres: those read correctly, or all.
         augment: degrade stored lines a little, differently at every visit.
         drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and
             count them.
@@ -76,6 +82,8 @@ class TrainOptions:
     imagenet: bool = False
     column_weight: float = 0.5
     column_steps: int = 0
+    character_loss: tuple[str, ...] = ()
+    centres_from: Literal["read", "all"] = "read"
     augment: bool = True
     drop_bad: bool = False
     resume: bool = False
@@ -86,6 +94,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.init is not None and self.init_encoder is not None:
             raise ValueError(f"--init {self.init} brings an encoder of its own; leave --init or --init-encoder out")
+        parse_character_losses(self.character_loss)
         if self.init is not None and self.imagenet:
             raise ValueError(f"--init {self.init} brings a backbone of its own; leave --init or --imagenet out")
 

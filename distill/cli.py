@@ -37,6 +37,9 @@ class DistillOptions:
         distance_at: after the encoder (as published), before it, or both.
         distance_reduction: l1 and l2 are summed over the features of a column, or averaged.
         temperature: of kl's softmax over the features.
+        character_loss: losses on the characters that CTC's alignment finds in labelled lines, as in crnn train, each
+            with :weight; they reach the CNN through the frozen encoder.
+        centres_from: characters that move class centres: those the student reads correctly, or all.
         train_encoder: copy the encoder but do not freeze it.
         train_classifier: copy the classifier but do not freeze it.
         hidden: cells of one direction that the shared encoder must have; an error where the teacher's has others.
@@ -71,6 +74,8 @@ class DistillOptions:
     distance_at: Literal["output", "input", "both"] = "output"
     distance_reduction: Literal["features", "mean"] = "features"
     temperature: float = 1.0
+    character_loss: tuple[str, ...] = ()
+    centres_from: Literal["read", "all"] = "read"
     train_encoder: bool = False
     train_classifier: bool = False
     hidden: int | None = None
@@ -93,6 +98,10 @@ class DistillOptions:
             raise ValueError(
                 f"--unlabelled pictures have no CTC, and --ctc-weight is {self.ctc_weight}; add --ctc-weight 0"
             )
+        if self.character_loss:
+            from crnn.objectives.loss_weights import parse_character_losses
+
+            parse_character_losses(self.character_loss)
         if not self.temperature > 0:
             raise ValueError(f"--temperature is {self.temperature}; give a number above 0")
 

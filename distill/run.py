@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint
@@ -17,6 +19,7 @@ from crnn.fit import evaluate, fit
 from crnn.model import Crnn
 from crnn.train import (
     SYNTHETIC,
+    count_characters,
     main_process,
     make_windows,
     open_sources,
@@ -27,6 +30,7 @@ from crnn.train import (
     saver,
     start_torch,
     validator,
+    with_character_losses,
 )
 from data.lines import Line, split_source
 from data.picture import InputSpec, prepare
@@ -65,14 +69,20 @@ def distill(options: DistillOptions, command: str) -> Path:
         synth, options.fit.seed, unlabelled, group_by,
     )  # fmt: skip
     features = kept_features(options, data)
-    objective = Distillation(
+    objective: nn.Module = Distillation(
         teacher_model, distances, options.distance_at, options.ctc_weight, options.distance_reduction,
         options.temperature, features,
     )  # fmt: skip
+    counted = count_characters(sources, charset)
+    if options.character_loss:
+        objective = with_character_losses(
+            objective, options.character_loss, options.centres_from, student.sizes.encoded, charset, counted
+        )
     exact = options.keep_features != "no"
     windows = make_windows(sources, charset, spec, options.fit, options.augment, exact)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
-    made = provenance(command, data, options.fit.seed, sources, synth, group_by) | {"teacher": taught}
+    made = provenance(command, data, options.fit.seed, sources, synth, group_by)
+    made |= {"characters": asdict(counted), "teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
     if options.quantise_aware:

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.bench import BenchOptions, LineResult, bench, distinct, main
+from benchmarks.bench import BenchOptions, LineResult, bench, distinct, main, share_interval
+from crnn.charset import Charset
+from crnn.checkpoint import load_checkpoint, save_checkpoint
 from data.lines import Picture
 from export.command import main as export_main
 from export.targets import NOT_IN_ALL, TARGETS
@@ -104,6 +106,8 @@ SCHEMA: dict[str, Any] = {
         }
     ],
     "sets": [{"name": str, "file": str, "lines": int, "unlabelled": int}],
+    "frequency": {"many": str, "medium": str, "few": str},
+    "characters": {"colours.onnx": {"macro": float, "outside": int, "many": {"held": int, "read": float}}},
     "results": [{"exact": float, "exact_interval": [float], "acc36": float, "acc36_lines": int, "same_text": dict}],
     "confusions": {"colours.onnx": [{"label": str, "read": str, "count": int}]},
 }
@@ -125,6 +129,57 @@ def check(value: Any, schema: Any, place: str) -> None:
 def test_the_json_has_what_a_later_reader_needs(results: dict[str, Any]) -> None:
     check(results, SCHEMA, "results")
     assert results["command"].startswith("crnn bench --models ")
+
+
+def test_characters_are_grouped_by_the_sets_themselves_where_no_model_says_what_it_learnt(
+    results: dict[str, Any], tmp_path: Path
+) -> None:
+    groups = results["frequency"]
+    assert groups["counts_of"] is None
+    # of the labels abc, cc, BA, abba and axb: 14 characters of 6 kinds, so an even share is 2.3, a fifth of it 0.5
+    assert (groups["many"], groups["medium"], groups["few"]) == ("abc", "ABx", "")
+    found = results["characters"]["colours.onnx"]
+    assert (found["many"]["held"], found["many"]["read"]) == (11, pytest.approx(10 / 11))
+    assert (found["medium"]["held"], found["medium"]["read"]) == (3, 0.0)
+    assert found["few"] == {"characters": 0, "held": 0, "read": None, "interval": None}
+    assert found["macro"] == pytest.approx((1 + 3 / 4 + 1 + 0 + 0 + 0) / 6)
+    assert found == results["results"][0]["characters"]  # there is one set
+    assert "Frequent and rare characters" in (tmp_path / "report.html").read_text()
+
+
+def test_characters_are_grouped_by_what_the_first_model_learnt_from(
+    random_checkpoint: Callable[..., Path], colour_reader: Path, colours: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(random_checkpoint(charset=Charset.of("abcx")))
+    taught = checkpoint.with_provenance(characters={"lines": 9, "counts": [900, 60, 0, 40]})
+    save_checkpoint(tmp_path / "taught.pt", taught)
+    options = BenchOptions((colour_reader, tmp_path / "taught.pt"), (colours,), tmp_path / "r.json", latency_lines=0)
+    results = bench(options, "crnn bench ...")
+    groups = results["frequency"]
+    assert (groups["counts_of"], groups["many"], groups["medium"], groups["few"]) == ("taught.pt", "a", "b", "cx")
+    found = results["characters"]["colours.onnx"]
+    assert (found["few"]["held"], found["few"]["read"]) == (4, pytest.approx(3 / 4))
+    assert found["outside"] == 2  # B and A
+
+
+def test_without_case_both_cases_of_a_character_are_one(colour_reader: Path, colours: Path, tmp_path: Path) -> None:
+    options = BenchOptions((colour_reader,), (colours,), tmp_path / "r.json", case_blind=True, latency_lines=0)
+    found = bench(options, "crnn bench ...")
+    assert found["frequency"]["many"] == "ab"
+    assert found["characters"]["colours.onnx"]["many"]["held"] == 10
+
+
+def test_the_interval_of_a_share_is_that_of_drawing_lines_with_all_their_characters() -> None:
+    generator = np.random.default_rng(0)
+    held = generator.integers(1, 6, 400)
+    pairs = [(int(n), int(generator.binomial(n, 0.7))) for n in held]
+    drawn = generator.integers(0, 400, (4000, 400))
+    read = np.array([r for _, r in pairs])
+    shares = read[drawn].sum(1) / held[drawn].sum(1)
+    low, high = share_interval(pairs, 0)
+    assert low == pytest.approx(np.quantile(shares, 0.025), abs=0.004)
+    assert high == pytest.approx(np.quantile(shares, 0.975), abs=0.004)
+    assert share_interval([(2, 2), (3, 3)], 0) == (1.0, 1.0)
 
 
 def test_times_are_of_single_lines_and_in_order(results: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ import itertools
 
 import editdistance
 
-from benchmarks.confusions import Pair, aligned, confusions, edits
+from benchmarks.confusions import confusions, edits
+from crnn.score import Pair, aligned
 
 
 def test_a_substitution_names_both_characters() -> None:

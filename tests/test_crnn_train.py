@@ -11,11 +11,21 @@ import cv2
 import pytest
 import torch
 
+from crnn import fit as fit_module
 from crnn import train as train_module
 from crnn.charset import Charset
-from crnn.checkpoint import load_checkpoint
+from crnn.checkpoint import load_checkpoint, load_tensors
 from crnn.commands import FitOptions
-from crnn.train import Sources, build_model, choose_charset, make_windows, open_sources, synthetic, train
+from crnn.train import (
+    Sources,
+    build_model,
+    choose_charset,
+    count_characters,
+    make_windows,
+    open_sources,
+    synthetic,
+    train,
+)
 from crnn.train_cli import TrainOptions
 from data.folder_lines import FolderLines
 from data.importers.tsv import parse_labels, tsv_entries
@@ -262,3 +272,102 @@ def test_a_broken_picture_is_named_before_training_starts(tmp_path: Path, labell
     with pytest.raises(ValueError, match=r"images/000002\.png does not begin like a picture"):
         train(tiny(tmp_path / "m.pt", [labelled_folder]), "crnn train")
     assert len(FolderLines(labelled_folder)) == 4
+
+
+def counts_of(sources: Sources, charset: Charset = ASCII) -> dict[str, int]:
+    counted = count_characters(sources, charset)
+    return {c: n for c, n in zip(charset.characters, counted.counts, strict=True) if n}
+
+
+def test_characters_of_stored_lines_are_counted_as_they_are_learnt(labelled_folder: Path) -> None:
+    texts = "Milk2.50Totalbook"
+    assert counts_of(sources_of([labelled_folder])) == {c: texts.count(c) for c in texts}
+    lower = Charset.named("ascii", "lower")
+    assert counts_of(sources_of([labelled_folder], lower), lower)["t"] == 2
+    assert count_characters(sources_of([labelled_folder]), ASCII).lines == 4
+
+
+def test_sources_that_are_mixed_by_weight_count_by_weight(
+    labelled_folder: Path, tmp_path: Path, draw_word: Callable[[str], Picture]
+) -> None:
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other/a.png"), draw_word("x"))
+    (tmp_path / "other/labels.tsv").write_text("a.png\tx\n")
+    fits = sources_of([f"{labelled_folder}:4", f"{tmp_path / 'other'}:1"])
+    assert counts_of(fits)["x"] == 1
+    assert counts_of(fits)["o"] == 3
+    even = sources_of([labelled_folder, tmp_path / "other"])  # 5 lines, half of them the one of "other"
+    assert counts_of(even)["x"] == round(5 / 2)
+    assert counts_of(even)["o"] == round(3 / 4 * 5 / 2)
+    assert counts_of(even)["k"] == round(2 / 4 * 5 / 2)
+
+
+def test_a_drawn_source_is_counted_by_texts_without_drawing_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "DRAWN_TEXTS", 50)
+    source, _ = synthetic({}, ASCII, True, 0)
+    monkeypatch.setattr(type(source), "__getitem__", None)
+    texts = "".join(text or "" for text in source.texts()[:50])
+    found = count_characters(Sources((source,), (1.0,), [], {}), ASCII)
+    assert found.lines == 50
+    assert found.counts == tuple(texts.count(c) for c in ASCII.characters)
+
+
+LOSSES = ("long-tail:0.1", "centre-triplet:0.05")
+
+
+def test_a_model_file_knows_the_counts_and_nothing_of_the_losses(tmp_path: Path, labelled_folder: Path) -> None:
+    plain, made = tmp_path / "plain.pt", tmp_path / "m.pt"
+    train(tiny(plain, [labelled_folder]), "crnn train")
+    train(tiny(made, [labelled_folder], character_loss=LOSSES), "crnn train")
+    checkpoints = [load_checkpoint(path) for path in (plain, made)]
+    assert checkpoints[0].weights.keys() == checkpoints[1].weights.keys()
+    for checkpoint in checkpoints:
+        counts = dict(zip(ASCII.characters, checkpoint.info.provenance["characters"]["counts"], strict=True))
+        assert (counts["o"], counts["M"], counts["z"]) == (3, 1, 0)
+    header = (tmp_path / "m.log.csv").read_text().splitlines()[0].split(",")
+    assert {"long-tail", "centre-triplet"} <= set(header)
+
+
+def test_characters_that_no_training_line_holds_are_told(
+    tmp_path: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tiny(
+        tmp_path / "m.pt", [labelled_folder], charset="chars:Milk2.50Tabe~", drop_bad=True, character_loss=LOSSES
+    )
+    train(options, "crnn train")
+    assert "no training line holds 'Tabe~'; the character losses take the count of each as 1" in capsys.readouterr().err
+
+
+def test_an_unknown_character_loss_is_refused_before_anything_is_opened() -> None:
+    with pytest.raises(ValueError, match="--character-loss 'arc-face:1' is not understood; give cross-entropy"):
+        tiny(Path("m.pt"), ["nowhere.lmdb"], character_loss=("arc-face:1",))
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+def test_a_resumed_run_with_character_losses_ends_with_the_same_weights_bit_for_bit(
+    tmp_path: Path, labelled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = FitOptions(until=("6",), batch_lines=2, accumulate=2, workers=0, warm_up=1, threads=1, save_every=2)
+    whole, parts = (
+        tiny(tmp_path / f"{name}.pt", [labelled_folder], character_loss=LOSSES, fit=fit) for name in ("whole", "parts")
+    )
+    train(whole, "crnn train")
+    real, calls = fit_module._update, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == 4:
+            raise Interrupted
+        real(*arguments)
+
+    monkeypatch.setattr(fit_module, "_update", killed)
+    with pytest.raises(Interrupted):
+        train(parts, "crnn train")
+    state = load_tensors(tmp_path / "parts.resume.pt")["module"]
+    assert {"objective.losses.long-tail.prototypes", "objective.losses.centre-triplet.rule.kept"} <= state.keys()
+    monkeypatch.setattr(fit_module, "_update", real)
+    train(replace(parts, resume=True), "crnn train")
+    ended = [load_checkpoint(tmp_path / f"{name}.last.pt").weights for name in ("whole", "parts")]
+    assert all(torch.equal(ended[0][name], ended[1][name]) for name in ended[0])

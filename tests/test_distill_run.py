@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from crnn import fit as fit_module
-from crnn.checkpoint import load_checkpoint, save_checkpoint
+from crnn.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from crnn.commands import FitOptions
 from crnn.fit import read_lines
 from crnn.model import Crnn
@@ -275,3 +275,61 @@ def test_a_start_that_learnt_for_another_encoder_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"has {next(iter(sizes))} .*give a student of this teacher"):
         distill(options(teacher, init=random_checkpoint(**sizes)), "distill")
+
+
+LOSSES = ("long-tail:0.1", "centre-triplet:0.05")
+
+
+def test_character_losses_reach_the_cnn_and_leave_encoder_and_classifier_bit_for_bit(teacher: Path) -> None:
+    before = load_checkpoint(teacher).weights
+    plain = load_checkpoint(distill(options(teacher, out=teacher.with_name("plain.pt")), "distill"))
+    made = load_checkpoint(distill(options(teacher, character_loss=LOSSES), "distill"))
+    shared = [name for name in before if name.startswith(("encoder.", "classifier."))]
+    assert all(torch.equal(before[name], made.weights[name]) for name in shared)
+    assert made.weights.keys() == plain.weights.keys()
+    convolution = "backbone.stages.conv1.weight"
+    assert not torch.equal(made.weights[convolution], plain.weights[convolution])
+    counts = dict(zip(made.info.charset.characters, made.info.provenance["characters"]["counts"], strict=True))
+    texts = "".join(str(1000 + 37 * i) for i in range(24))
+    assert 0 < counts["1"] < texts.count("1")  # a quarter is held out
+    assert counts["a"] == 0
+
+
+def test_a_resumed_distillation_with_character_losses_is_the_run_and_its_state_holds_no_teacher(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = replace(FIT, until=("6",))
+    whole = load_checkpoint(distill(options(teacher, character_loss=LOSSES, fit=fit), "distill"))
+    real, calls = fit_module._update, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(fit_module, "_update", killed)
+    parts = options(teacher, character_loss=LOSSES, fit=fit, out=teacher.with_name("parts.pt"))
+    with pytest.raises(KeyboardInterrupt):
+        distill(parts, "distill")
+    names = load_tensors(teacher.with_name("parts.resume.pt"))["module"].keys()
+    assert "objective.losses.long-tail.prototypes" in names
+    assert not [name for name in names if "teacher" in name]
+    monkeypatch.setattr(fit_module, "_update", real)
+    resumed = load_checkpoint(distill(replace(parts, resume=True), "distill"))
+    assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
+
+
+def test_character_losses_without_any_label_are_refused(teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"crops/{i}.png"), np.full((32, 64, 3), 40 * i, np.uint8))
+    plain = options(teacher, unlabelled=(str(tmp_path / "crops"),), ctc_weight=0.0, validation="0")
+    with pytest.raises(
+        ValueError, match=r"--character-loss long-tail:0\.1 learns from labels, and no training line has"
+    ):
+        distill(replace(plain, character_loss=LOSSES), "distill")
+
+
+def test_an_unknown_character_loss_is_refused(teacher: Path) -> None:
+    with pytest.raises(ValueError, match="--character-loss 'long-tail:0' is not understood"):
+        options(teacher, character_loss=("long-tail:0",))
