@@ -1,0 +1,73 @@
+"""`crnn extend-charset`: its options."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from crnn.commands import FitOptions, parse_options
+
+
+def _few_steps() -> FitOptions:
+    return FitOptions(until=("600",), learning_rate=5e-4, warm_up=50, validate_every=200)
+
+
+@dataclass(frozen=True)
+class ExtendOptions:
+    """Options of crnn extend-charset.
+
+    Attributes:
+        model: the checkpoint whose charset grows, a teacher or a student.
+        add: the new characters; ranges are not understood, a character is one code point.
+        out: the new model file; the old one stays as it is.
+        data: labelled lines that hold new characters, each with :weight, beside drawn ones; needed for characters that
+            no font has.
+        drawn: whether lines with the new characters are drawn too, in as many fonts as have them.
+        rehearse: lines of the old characters, so that they are not forgotten: synth, as the model knows it, or stored
+            lines such as those it was trained on.
+        anchor: weight of the distance to the old model, on lines of old characters alone; 0 for none.
+        examples: of each new character, from which its row of the classifier is made.
+        train_encoder: let the encoder learn too; a student then no longer shares its teacher's.
+        validation_lines: of old characters, and as many with new ones.
+        resume: go on with the interrupted run of this --out.
+        overwrite: replace the result or the interrupted run of this --out.
+        fit: the training loop.
+    """
+
+    model: Path
+    add: str
+    out: Path = Path("extended.pt")
+    data: tuple[str, ...] = ()
+    drawn: bool = True
+    rehearse: tuple[str, ...] = ("synth",)
+    anchor: float = 1.0
+    examples: int = 40
+    train_encoder: bool = False
+    validation_lines: int = 500
+    resume: bool = False
+    overwrite: bool = False
+    fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=_few_steps)
+
+    def __post_init__(self) -> None:
+        if self.anchor < 0:
+            raise ValueError(f"--anchor is {self.anchor}; give at least 0")
+        if self.examples < 1 or self.validation_lines < 1:
+            raise ValueError(
+                f"--examples is {self.examples} and --validation-lines {self.validation_lines}; give at least 1 of each"
+            )
+        if not self.drawn and not self.data:
+            raise ValueError("--no-drawn leaves no line with a new character; give some with --data")
+
+
+def main(argv: list[str]) -> int:
+    """`crnn extend-charset`."""
+    about = "Teach a recogniser more characters from a few lines, without forgetting those it knows."
+    options = parse_options(ExtendOptions, argv, "crnn extend-charset", about)
+    from distill.extend import extend
+
+    extend(options, "crnn extend-charset " + shlex.join(argv))
+    return 0
