@@ -12,7 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
+from benchmarks.long_tail import long_tail_table
+from benchmarks.markdown import NOT_RUN, table
+from benchmarks.optimisers import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
 from benchmarks.own_language import own_language_table
 from benchmarks.stages import RESULTS
 
@@ -22,9 +26,7 @@ DOCUMENTS = (
     *(ROOT / f"docs/{name}.md" for name in ("results", "export", "performance", "own-language")),
     ROOT / "crnn/models/teacher.md",
 )
-PICTURE = ROOT / "docs/formats.svg"
 TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
-NOT_RUN = "Not run yet.\n"
 
 Json = dict[str, Any]
 
@@ -39,12 +41,13 @@ def main() -> int:
             path.write_text(made, encoding="utf-8")
         elif made != text:
             stale.append(str(path.relative_to(ROOT)))
-    picture = formats_picture()
-    if picture and (not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != picture):
-        if "--check" in sys.argv:
-            stale.append(str(PICTURE.relative_to(ROOT)))
-        else:
-            PICTURE.write_text(picture, encoding="utf-8")
+    for path, draw in PICTURES.items():
+        picture = draw()
+        if picture and (not path.exists() or path.read_text(encoding="utf-8") != picture):
+            if "--check" in sys.argv:
+                stale.append(str(path.relative_to(ROOT)))
+            else:
+                path.write_text(picture, encoding="utf-8")
     if stale:
         print(f"{', '.join(stale)} differ from the results; run python -m benchmarks.documents", file=sys.stderr)
     return 1 if stale else 0
@@ -62,12 +65,6 @@ def load(name: str) -> Json | None:
         return None
     content: Json = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, its columns after the first aligned right."""
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
 def origin(results: Json) -> str:
@@ -388,11 +385,68 @@ def _beside_first(row: Json) -> str:
     return share(row["exact"]) + f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def own_language() -> str:
-    """Synthesis, a few real lines, and both, on scripts of one's own."""
-    results = load("own_language")
-    return NOT_RUN if results is None else own_language_table(results) + origin(results)
+def rare_characters(results: Json) -> str:
+    """Character losses on lines: rare and other characters of the real test sets, and whole lines beside them."""
 
+    def cell(figures: Json) -> str:
+        found = figures["read"]
+        shown = f"{100 * found['mean']:.1f}"
+        if found["deviation"] is not None:
+            shown += f" ± {100 * found['deviation']:.1f}"
+        if "interval" in figures:
+            low, high = figures["interval"]
+            shown += f" ({100 * figures['difference']['mean']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
+        return shown
+
+    rows = []
+    held = {}
+    for row in results["arms"]:
+        if not row["seeds"]:
+            rows.append([row["arm"], "not run", *[""] * 6])
+            continue
+        test = row["test"]
+        held = {group: test[group]["held"] for group in ("few", "medium", "many")} | {
+            "rich": row["rich"]["few"]["held"]
+        }
+        groups = [cell(test[group]) for group in ("few", "medium", "many")]
+        macro = f"{100 * test['macro']['mean']:.1f}"
+        rows.append([row["arm"], *groups, macro, cell(test["exact"]), cell(row["rich"]["few"]), str(len(row["seeds"]))])
+    numbers = {name: f"{count:,}" for name, count in held.items()}
+    header = ["arm", f"rare % (n = {numbers.get('few', '0')})", f"medium % ({numbers.get('medium', '0')})",
+              f"frequent % ({numbers.get('many', '0')})", "macro %", "lines exact %",
+              f"rare %, drawn set ({numbers.get('rich', '0')})", "seeds"]  # fmt: skip
+    lines = ", ".join(f"{name} {count:,}" for name, count in results["training"]["lines"].items())
+    weights = ", ".join(f"{loss}:{weight:g}" for loss, weight in results["choice"]["chosen"].items())
+    rare = " ".join(f"{c}" for c in results["counts"])
+    note = (
+        f"\nMean ± standard deviation over seeds; in brackets the difference to the arm without and its 95 % interval "
+        f"(bootstrap over lines, paired by line and seed). Trained on {lines} lines; weights chosen on held-out lines "
+        f"of these: {weights}. Rare: `` {rare} ``.\n"
+    )
+    return table(header, rows) + note
+
+
+def of(name: str, make: Callable[[Json], str], stamped: bool = True) -> Callable[[], str]:
+    """A function that makes a table of the results of that name, where they were run, with their origin."""
+
+    def made() -> str:
+        results = load(name)
+        return NOT_RUN if results is None else make(results) + (origin(results) if stamped else "")
+
+    return made
+
+
+def optimisers_curves() -> str:
+    """Accuracy by epoch of each optimiser; empty where it was not measured."""
+    results = load("optimisers")
+    return optimisers_picture(results) if results else ""
+
+
+PICTURES: dict[Path, Callable[[], str]] = {
+    ROOT / "docs/formats.svg": formats_picture,
+    ROOT / "docs/optimisers.svg": optimisers_curves,
+    ROOT / "docs/centres.svg": lambda: centres_picture(load("centres")),
+}
 
 TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
@@ -409,7 +463,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "synthetic-training": lambda: synthetic_training("synthetic_training"),
     "synthetic-training-mixed": lambda: synthetic_training("synthetic_training_mixed"),
     "degradation-ablation": degradation_ablation,
-    "own-language": own_language,
+    "own-language": of("own_language", own_language_table),
+    "rare-characters": of("rare_characters", rare_characters),
+    "long-tail": lambda: long_tail_table(load("long_tail")),
+    "centres": lambda: centres_table(load("centres")),
+    "optimisers": of("optimisers", optimisers_table),
+    "optimisers-claims": of("optimisers", claims_table, stamped=False),
+    "optimisers-text": of("optimisers", text_table, stamped=False),
+    "optimisers-speed": of("optimisers", speed_table, stamped=False),
     "synthesis": synthesis,
     "reading": reading,
     "reduced-scale": reduced_scale,

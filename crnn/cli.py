@@ -24,7 +24,10 @@ COMMANDS = {
     "read": Command("crnn.read", "main", "read the text of pictures with any model file"),
     "export": Command("export.command", "main", "write a model for other runtimes, parity proven"),
     "bench": Command("benchmarks.bench", "main", "accuracy against size and time, as JSON and HTML"),
+    "extend-charset": Command("distill.extend_cli", "main", "teach a model more characters without forgetting others"),
     "info": Command("crnn.info", "main", "tell charset, sizes, input and origin of a model file"),
+    "characters train": Command("crnn.characters.train_cli", "main", "train a model of single characters on crops"),
+    "characters classify": Command("crnn.characters.classify_cli", "main", "name the characters on crops, and sort"),
     "data import": Command("crnn.data_import", "main", "pictures and their labels into an LMDB"),
     "data export": Command("crnn.data_export", "main", "a set of lines as pictures with labels.tsv, or as an LMDB"),
     "data make": Command("crnn.data_make", "main", "synthetic lines into an LMDB"),
@@ -73,7 +76,7 @@ def help_text(group: str = "") -> str:
 def unknown_command(arguments: list[str]) -> str:
     """Lists the known commands, with the nearest one where there is any."""
     two_words = " ".join(arguments[:2])
-    name = two_words if two_words.startswith("data ") else arguments[0]
+    name = two_words if two_words.startswith(("data ", "characters ")) else arguments[0]
     near = difflib.get_close_matches(two_words, COMMANDS, n=1) or difflib.get_close_matches(arguments[0], COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"crnn: there is no command {name!r}{hint} known are {', '.join(COMMANDS)}"
