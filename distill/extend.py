@@ -120,7 +120,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
         with_new.dropped | without.dropped,
     )  # fmt: skip
     synth = before.info.provenance.get("synth", {})
-    grown = {"model": options.model.name, "added": "".join(added), "provenance": before.info.provenance}
+    told = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
+    grown = {"model": options.model.name, "added": "".join(added)} | told
     made = provenance(command, options.data + options.rehearse, options.fit.seed, mixed, synth) | {"extended": grown}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)

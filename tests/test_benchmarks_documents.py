@@ -37,8 +37,8 @@ def test_a_table_without_results_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 def test_documents_name_only_commands_that_exist() -> None:
     from crnn.cli import COMMANDS
 
-    for path in documents.DOCUMENTS:
-        for command in re.findall(r"^crnn ([a-z]+(?: [a-z]+)?)", path.read_text(encoding="utf-8"), re.M):
+    for path in (*documents.DOCUMENTS, *ROOT.glob("docs/*.md")):
+        for command in re.findall(r"^crnn ([a-z-]+(?: [a-z]+)?)", path.read_text(encoding="utf-8"), re.M):
             assert command in COMMANDS or command.split()[0] in COMMANDS, f"{path.name}: crnn {command}"
 
 
