@@ -58,6 +58,8 @@ CLASSES, SAMPLES, SEEDS, SIDE, EMBEDDING = 16, 4, 3, 32, 64
 RATES = (1e-3, 3e-3)
 CURVE = 4
 """Every fourth held-out crop is asked after each epoch, for how fast an arm learns."""
+COLLAPSED = 0.1
+"""Mean Recall@1 below which an arm tells nothing apart, so it is no peer."""
 REACHED = 0.98
 """Share of batch-hard's final Recall@1 that an arm must come to; the epochs until then are told."""
 
@@ -357,13 +359,22 @@ def claims(content: Json, best: str) -> list[tuple[str, str, str]]:
     """(claim, what was found, confirmed or not or not run) of the best rule beside both peers.
 
     A peer that never comes to the mark counts as if it came in its last epoch, ours as if it came one later.
+    Beside a peer that collapsed nothing is judged, nor are epochs to a mark that comes from one.
     """
     rows = {row["arm"]: row for row in content["arms"]}
     ours, mark = rows[best], mark_of(rows["batch-hard"]["runs"])
     made = []
+    collapsed = {
+        peer for peer in PEERS if (runs := rows[peer]["runs"]) and mean(r["recall_at_1"] for r in runs) < COLLAPSED
+    }
+
+    def judged(peer: str, by_mark: bool, decided: str) -> str:
+        """The verdict, unless the peer, or the one that the mark comes from, tells nothing apart."""
+        return "not judged: a peer collapsed" if {peer, "batch-hard" if by_mark else peer} & collapsed else decided
+
     for peer in PEERS:
         found = paired(ours["runs"], rows[peer]["runs"])
-        made.append((f"R@1 above {ARMS[peer].what}", spread(found, "+"), verdict(found)))
+        made.append((f"R@1 above {ARMS[peer].what}", spread(found, "+"), judged(peer, False, verdict(found))))
     for peer in PEERS:
         pairs = [
             (epochs_to(a, mark), epochs_to(b, mark))
@@ -371,11 +382,13 @@ def claims(content: Json, best: str) -> list[tuple[str, str, str]]:
             if mark is not None
         ]
         saved = [float((b or len_curve(ours)) - (a or len_curve(ours) + 1)) for a, b in pairs]
-        made.append((f"fewer epochs to the mark than {ARMS[peer].what}", spread(saved, "+"), verdict(saved)))
+        made.append(
+            (f"fewer epochs to the mark than {ARMS[peer].what}", spread(saved, "+"), judged(peer, True, verdict(saved)))
+        )
     for peer in PEERS:
         found = paired(ours["quarter"], rows[peer]["runs"])
         what = f"R@1 with a quarter of the crops, at least that of {ARMS[peer].what} with all"
-        made.append((what, spread(found, "+"), verdict(found, at_least=True)))
+        made.append((what, spread(found, "+"), judged(peer, False, verdict(found, at_least=True))))
     return made
 
 

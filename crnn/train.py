@@ -189,7 +189,7 @@ def open_sources(
     weights: list[float] = []
     held: list[tuple[float, LineSource]] = []
     dropped: dict[str, dict[str, int]] = {}
-    share = _share(validation)
+    share = validation_share(validation)
 
     def columns(height: int, width: int) -> int:
         return natural_width(height, width, spec) // PIXELS_PER_COLUMN
@@ -246,7 +246,7 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
 
 
-def _share(validation: str) -> float | None:
+def validation_share(validation: str) -> float | None:
     """The share to hold out, or None where validation names a source."""
     try:
         share = float(validation)

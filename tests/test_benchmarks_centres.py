@@ -144,6 +144,15 @@ def test_a_claim_that_one_seed_denies_is_not_confirmed() -> None:
     assert [verdict for what, _, verdict in made if "above" in what] == ["not confirmed"] * 2
 
 
+def test_nothing_is_judged_beside_a_peer_that_collapsed() -> None:
+    made = content(runs(0.7, 0.8), [])
+    next(row for row in made["arms"] if row["arm"] == "batch-hard")["runs"] = runs(0.05, 0.07)
+    verdicts = {what: verdict for what, _, verdict in claims(made, "moving-average-hard")}
+    unjudged = [what for what, verdict in verdicts.items() if verdict == "not judged: a peer collapsed"]
+    assert len(unjudged) == 4
+    assert verdicts[next(what for what in verdicts if what.startswith("R@1 above softmax"))] == "confirmed"
+
+
 def test_claims_without_runs_are_not_run() -> None:
     assert {verdict for _, _, verdict in claims(content([], []), "moving-average-hard")} == {"not run"}
 

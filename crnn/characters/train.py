@@ -34,7 +34,15 @@ from crnn.fit import fit
 from crnn.model import parameter_count
 from crnn.objectives.character_losses import CHARACTER_LOSSES
 from crnn.score import Score, score
-from crnn.train import Sources, main_process, provenance, refuse_overwriting, resume_path, start_torch
+from crnn.train import (
+    Sources,
+    main_process,
+    provenance,
+    refuse_overwriting,
+    resume_path,
+    start_torch,
+    validation_share,
+)
 from data.lines import Line, StoredLines, Subset, hold_out, open_lines, split_source
 from data.picture import InputSpec
 
@@ -177,17 +185,6 @@ def open_crops(options: CharacterTrainOptions) -> Crops:
         refuse_foreign(source, counts)
     validation = [line for source in held for line in evenly(source, options.validation_lines // len(held))]
     return Crops(tuple(training), tuple(weights), validation, classes, tuple(counts[name] for name in classes), dropped)
-
-
-def validation_share(validation: str) -> float | None:
-    """The share to hold out, or None where --validation names a source."""
-    try:
-        share = float(validation)
-    except ValueError:
-        return None
-    if not 0 <= share < 1:
-        raise ValueError(f"--validation is {validation}; give a share from 0 to under 1, or a source")
-    return share
 
 
 def opened(name: str, drop_bad: bool) -> tuple[StoredLines, int]:
