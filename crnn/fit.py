@@ -11,24 +11,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import load_tensors, save_tensors
 from crnn.commands import LEARNING_RATES, FitOptions, Until, rate
 from crnn.ctc import Reading, blank_outside, greedy_batch
-from crnn.model import Crnn
+from crnn.model import Crnn, Outputs
 from crnn.objectives.recognition import DeviceBatch, Terms
 from crnn.score import Score, score
-from data.batches import Batch, Windows, iterate
+from data.batches import Batch, BatchWindows, iterate
 from data.lines import Line
 from data.picture import InputSpec, natural_width, prepare, shown_columns
 
@@ -46,10 +45,14 @@ LOG_EVERY = 20
 """Steps that one record of the log averages over."""
 
 
-class Save(Protocol):
+Network = TypeVar("Network", bound=nn.Module)
+Saved = TypeVar("Saved", bound=nn.Module, contravariant=True)
+
+
+class Save(Protocol[Saved]):
     """Writes a model file; called with weights, what training reported of them, and whether they are the last."""
 
-    def __call__(self, model: Crnn, reported: dict[str, Any], last: bool = False) -> None: ...
+    def __call__(self, model: Saved, reported: dict[str, Any], last: bool = False) -> None: ...
 
 
 @dataclass
@@ -70,24 +73,27 @@ class Progress:
 class _Step(nn.Module):
     """Model and objective as one module, so that one wrapper synchronises the gradients of both."""
 
-    def __init__(self, model: Crnn, objective: nn.Module, autocast: bool) -> None:
+    def __init__(self, model: nn.Module, objective: nn.Module, autocast: bool) -> None:
         super().__init__()
         self.model, self.objective, self.autocast = model, objective, autocast
 
-    def forward(self, batch: DeviceBatch, step: int) -> tuple[Terms, Tensor]:
+    def forward(self, batch: DeviceBatch, step: int) -> Terms:
+        """The objective's terms and, of a recogniser of lines, the share of columns that it reads as blank."""
         with torch.autocast(batch.pictures.device.type, torch.bfloat16, enabled=self.autocast):
             outputs = self.model(batch.pictures)
             terms: Terms = self.objective(outputs, batch, step)
-        return terms, (outputs.log_probs.detach().argmax(-1) == BLANK).float().mean()
+        if isinstance(outputs, Outputs):
+            terms = terms | {"blank_share": (outputs.log_probs.detach().argmax(-1) == BLANK).float().mean()}
+        return terms
 
 
 def fit(
-    model: Crnn,
-    windows: Windows,
+    model: Network,
+    windows: BatchWindows,
     objective: nn.Module,
     options: FitOptions,
-    save: Save,
-    validate: Callable[[Crnn], Score] | None,
+    save: Save[Network],
+    validate: Callable[[Network], Score] | None,
     resume_from: Path,
     log: Path,
     run: str = "",
@@ -116,7 +122,7 @@ def fit(
     rank, processes, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     window, number = progress.positions[rank] if progress.positions else (rank, 0)
     batches = iterate(windows, options.workers, window, number, processes)
-    kept = model if average is None else cast(Crnn, average.module)
+    kept = model if average is None else cast(Network, average.module)
     write_log = _open_log(options.log, log, progress) if main else _no_log
     until = Until.parse(options.until)
     _refuse_no_steps(until, progress, validate, resume_from)
@@ -131,18 +137,18 @@ def fit(
             loss = 0.0
             for _ in range(options.accumulate):
                 window, number, batch = next(batches)
-                terms, blanks = wrapped(on_device(batch, windows.spec, device), progress.step)
+                terms = wrapped(on_device(batch, windows.spec, device), progress.step)
                 _refuse_not_finite(terms, progress.step, batch)
                 accelerator.backward(terms["loss"] / options.accumulate)
                 loss += float(terms["loss"].detach()) / options.accumulate
-                _add(progress, terms, blanks, len(batch) * processes, options.accumulate)
+                _add(progress, terms, len(batch) * processes, options.accumulate)
             _update(optimiser, options, progress, batch)
             if average is not None:
                 average.update_parameters(model)
             progress.step += 1
             progress.losses = [*progress.losses[-99:], loss]
             progress.seconds += time.perf_counter() - started
-            show(progress, float(blanks))
+            show(progress, terms)
             ended = _agreed(until.reached(progress.step, _mean_loss(progress.losses), progress.accuracy))
             if validate is not None and (progress.step % options.validate_every == 0 or ended):
                 _validate(kept, validate, save, progress, main)
@@ -200,7 +206,7 @@ def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: Input
                 log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
             if spec.narrow == "margins":
                 sizes = [lines[i].picture.shape[:2] for i in some]
-                shown = [shown_columns(height, width, spec, PIXELS_PER_COLUMN) for height, width in sizes]
+                shown = [shown_columns(height, width, spec, model.sizes.pixels_per_column) for height, width in sizes]
                 log_probs = np.stack([blank_outside(line, *own) for line, own in zip(log_probs, shown, strict=True)])
             readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
     model.train(training)
@@ -213,7 +219,7 @@ def evaluate(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSp
     return score([r.text for r in readings], [charset.normalise(line.text or "") for line in lines])
 
 
-def _average(model: Crnn, decay: float) -> AveragedModel | None:
+def _average(model: nn.Module, decay: float) -> AveragedModel | None:
     """A running average of weights and statistics; None for decay 0."""
     if not decay:
         return None
@@ -290,7 +296,9 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
     ]
 
 
-def _validate(kept: Crnn, validate: Callable[[Crnn], Score], save: Save, progress: Progress, main: bool) -> None:
+def _validate(
+    kept: Network, validate: Callable[[Network], Score], save: Save[Network], progress: Progress, main: bool
+) -> None:
     result = validate(kept)
     progress.accuracy = result.exact
     progress.sums |= {"accuracy": result.exact, "acc36": result.acc36, "cer": result.cer}
@@ -333,12 +341,11 @@ def _refuse_not_finite(terms: Terms, step: int, batch: Batch) -> None:
         )
 
 
-def _add(progress: Progress, terms: Terms, blanks: Tensor, lines: int, accumulate: int) -> None:
+def _add(progress: Progress, terms: Terms, lines: int, accumulate: int) -> None:
     """Counts one batch."""
     sums = progress.sums
     for name, value in terms.items():
         sums[name] = sums.get(name, 0.0) + float(value.detach()) / accumulate
-    sums["blank_share"] = sums.get("blank_share", 0.0) + float(blanks) / accumulate
     progress.lines += lines
 
 
@@ -469,7 +476,7 @@ class _ProgressBar:
         self.bar = Bar(*columns, description, console=Console(stderr=True), disable=hidden, refresh_per_second=2)
         self.steps = steps
 
-    def __enter__(self) -> Callable[[Progress, float], None]:
+    def __enter__(self) -> Callable[[Progress, Terms], None]:
         self.bar.start()
         self.task = self.bar.add_task("", total=self.steps)
         return self.show
@@ -477,14 +484,17 @@ class _ProgressBar:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def show(self, progress: Progress, share: float) -> None:
+    def show(self, progress: Progress, terms: Terms) -> None:
         if self.bar.disable or progress.step % 5:
             return
         accuracy = f", accuracy {progress.accuracy:.1%}" if math.isfinite(progress.accuracy) else ""
-        hint = " (all blank: the usual plateau at the start)" if share > 0.99 else ""
+        blank = ""
+        if "blank_share" in terms:
+            share = float(terms["blank_share"])
+            blank = f", {share:.0%} blank" + (" (all blank: the usual plateau at the start)" if share > 0.99 else "")
         speed = progress.lines / progress.seconds
         self.bar.update(
             self.task,
             completed=progress.step,
-            description=f"loss {progress.losses[-1]:.3f}, {share:.0%} blank{hint}, {speed:.0f} lines/s{accuracy}",
+            description=f"loss {progress.losses[-1]:.3f}{blank}, {speed:.0f} lines/s{accuracy}",
         )

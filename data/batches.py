@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ class Batching:
     stretch: greatest factor by which a whole batch is widened or narrowed at random; 1 for none.
     margins: share of lines that get random blank margins, since other systems crop more loosely.
     exact: every batch holds lines of one natural width only and nothing is random: the same picture every time.
-    pixels_per_column: of the model.
+    pixels_per_column, extra_columns: of the model, which gives width / pixels_per_column + extra_columns columns.
     """
 
     batch_lines: int = 32
@@ -68,6 +68,7 @@ class Batching:
     margins: float = 0.2
     exact: bool = False
     pixels_per_column: int = 4
+    extra_columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,17 @@ class Stream:
             generator = np.random.default_rng([self.seed, source, epoch])
             cache[source, epoch] = generator.permutation(len(self.sources[source]))
         return cache[source, epoch]
+
+
+class BatchWindows(Protocol):
+    """Window number -> its batches, scaled as spec says: what a training run walks through."""
+
+    @property
+    def spec(self) -> InputSpec: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -185,10 +197,11 @@ class Windows:
         self, lines: list[tuple[tuple[int, int], Line]], widths: NDArray[np.int64], generator: np.random.Generator
     ) -> Batch:
         multiple, per_column = self.spec.width_multiple, self.batching.pixels_per_column
+        extra = self.batching.extra_columns
         wanted = float(np.sqrt(widths.min() * widths.max()))
         if not self.batching.exact:
             wanted *= np.exp(generator.uniform(-1, 1) * np.log(self.batching.stretch))
-            needed = max(required_columns(line.text or "") for _, line in lines) * per_column
+            needed = (max(required_columns(line.text or "") for _, line in lines) - extra) * per_column
             wanted = max(wanted, np.ceil(needed / multiple) * multiple)  # rounding must not take a column away
         width = int(np.clip(np.ceil(wanted / multiple - 0.5) * multiple, self.spec.min_width, self.spec.max_width))
         fixed = None if self.batching.exact else width
@@ -197,7 +210,7 @@ class Windows:
             resize(line.picture, self.spec, fixed, out)
         encoded = [[] if line.text is None else self.encode(line.text, line.key) for _, line in lines]
         targets = np.zeros((len(lines), max(1, *map(len, encoded))), np.int64)
-        columns = np.full((len(lines), width // per_column), UNKNOWN, np.int64)
+        columns = np.full((len(lines), width // per_column + extra), UNKNOWN, np.int64)
         for row, ((_, line), classes) in enumerate(zip(lines, encoded, strict=True)):
             targets[row, : len(classes)] = classes
             if line.columns is not None and len(line.columns) == len(classes):
@@ -242,7 +255,7 @@ def column_classes(columns: NDArray[np.float32], classes: Sequence[int], count: 
 
 
 def iterate(
-    windows: Windows, workers: int, window: int = 0, batch: int = 0, stride: int = 1
+    windows: BatchWindows, workers: int, window: int = 0, batch: int = 0, stride: int = 1
 ) -> Iterator[tuple[int, int, Batch]]:
     """Endless (window, number in it, batch) from a position on; workers 0 loads in this process.
 

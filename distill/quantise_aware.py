@@ -231,7 +231,7 @@ def without_simulation(model: Crnn) -> Crnn:
     return made
 
 
-def simulated_saver(out: Path, info: ModelInfo) -> Save:
+def simulated_saver(out: Path, info: ModelInfo) -> Save[Crnn]:
     """As crnn.train.saver, of a simulated network: its float weights, and its ranges beside them."""
 
     def save(model: Crnn, reported: dict[str, Any], last: bool = False) -> None:
