@@ -109,6 +109,8 @@ def character_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "labels": facts["classes"],
         "training crops of one": f"{min(counts)} to {max(counts)}",
         "learnt later": facts["learnt_later"] or "none",
+        **({"bias of these": facts["bias"]} if facts["learnt_later"] else {}),
+        "memory": f"{facts['memory']} crops" if facts["memory"] else "none",
         "centres": "stored" if facts["centres"] else "not yet: training has not ended",
     }
     losses = {name: [weight, facts["loss_options"].get(name, {})] for name, weight in facts["losses"].items()}

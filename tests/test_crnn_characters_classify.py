@@ -19,6 +19,8 @@ from crnn.characters.checkpoint import (
     CharacterCheckpoint,
     CharacterInfo,
     CharacterSizes,
+    LearntClass,
+    Memory,
     load_characters,
     save_characters,
 )
@@ -130,11 +132,18 @@ def test_a_class_that_was_learnt_later_is_named_by_its_centre(
     found = embedded(network, [squared(FolderLines(folder)[0].picture, known.info.input_spec)], known.info.input_spec)
     assert known.centres is not None
     centre = torch.nn.functional.normalize(torch.from_numpy(found))
-    grown = replace(known.info, classes=(*known.info.classes, "z"))
-    save_characters(model, replace(known, info=grown, centres=torch.cat([known.centres, centre])))
+    learnt = LearntClass(1, "support", 0.001, "memory", "2025-01-01")
+    grown = replace(known.info, classes=(*known.info.classes, "z"), learnt=(learnt,))
+    memory = Memory(torch.randn(12, 8).half(), torch.arange(12) % 3)
+    made = replace(known, info=grown, centres=torch.cat([known.centres, centre]), memory=memory)
+    save_characters(model, made)
     run(folder, model, tmp_path / "out", "--json")
     figures = json.loads(capsys.readouterr().out)
-    assert (figures["by"], figures["accuracy"], figures["foreign"]) == ("nearest-centre", 1.0, 0)
+    assert (figures["by"], figures["accuracy"], figures["foreign"]) == ("classifier", 1.0, 0)
+    assert [group["classes"] for group in figures["by_frequency"].values()] == [0, 0, 1]
+    save_characters(model, replace(made, info=replace(grown, bias=1e6)))
+    run(folder, model, tmp_path / "biased", "--json")
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 0
 
 
 def test_a_model_whose_training_has_not_ended_has_no_centres(

@@ -17,6 +17,7 @@ from crnn.characters.checkpoint import (
     CharacterCheckpoint,
     CharacterInfo,
     CharacterSizes,
+    LearntClass,
     load_characters,
     save_characters,
 )
@@ -310,10 +311,16 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_file_takes_classes_that_only_have_a_centre(tmp_path: Path) -> None:
     back = load_characters(saved(tmp_path))
-    info = replace(back.info, classes=(*back.info.classes, "€"))
+    with pytest.raises(ValueError, match="1 classes have no training count, and 0 are told to be learnt later"):
+        replace(back.info, classes=(*back.info.classes, "€"))
+    learnt = (LearntClass(3, "support", 0.001, "memory", "2025-01-01"),)
+    info = replace(back.info, classes=(*back.info.classes, "€"), learnt=learnt, bias=0.25)
     save_characters(tmp_path / "grown.pt", replace(back, info=info, centres=torch.eye(4, 8)))
     grown = load_characters(tmp_path / "grown.pt")
     assert grown.info.numbers()["€"] == 3
+    assert (grown.info.learnt, grown.info.bias) == (learnt, 0.25)
+    assert '"version": 2' in grown.info.to_json()
+    assert '"version": 1' in back.info.to_json()
     model = CharacterModel.from_checkpoint(grown)
     embeddings = np.eye(8, dtype=np.float32)[3:4]
     assert class_probabilities(model, embeddings).shape == (1, 3)

@@ -21,6 +21,7 @@ from crnn.characters.checkpoint import CharacterCheckpoint, load_characters
 from crnn.characters.crops import squared
 from crnn.characters.metrics import accuracy, by_frequency, look_alikes, macro_accuracy, retrieval
 from crnn.characters.model import CharacterModel, centre_probabilities, class_probabilities, embedded
+from crnn.characters.reading import learnt_scores, read_classes
 from crnn.checkpoint import write_atomically
 from crnn.commands import sentence
 from crnn.progress import with_progress
@@ -66,9 +67,7 @@ def classify(options: ClassifyOptions) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = load_characters(options.model)
-    by = options.by or (
-        "nearest-centre" if len(checkpoint.info.classes) > len(checkpoint.info.counts) else "classifier"
-    )
+    by = options.by
     if by == "nearest-centre" and checkpoint.centres is None:
         raise ValueError(
             f"{options.model} has no class centres yet, which its training writes at the end; let it end, or use --by "
@@ -111,14 +110,14 @@ def classified_crops(source: StoredLines, checkpoint: CharacterCheckpoint, by: s
     embeddings = embedded(model, crops(), spec)
     if by == "nearest-centre":
         assert checkpoint.centres is not None
-        probabilities = centre_probabilities(checkpoint.centres, embeddings)
+        probabilities = centre_probabilities(checkpoint.centres[: len(checkpoint.info.counts)], embeddings)
     else:
         probabilities = class_probabilities(model, embeddings)
-    best = probabilities.argmax(1)
-    sure = probabilities[np.arange(len(best)), best]
+    learnt = learnt_scores(checkpoint)
+    reading = read_classes(probabilities, learnt.margins(embeddings) if learnt else None, checkpoint.info.bias)
     named = [
         Named(index, checkpoint.info.classes[number], float(confidence))
-        for index, number, confidence in zip(kept, best, sure, strict=True)
+        for index, number, confidence in zip(kept, reading.numbers, reading.confidences, strict=True)
     ]
     return Classified(named, embeddings, len(source) - len(kept))
 
@@ -146,13 +145,23 @@ def measured(
         (label, classified.crops[row].found) for label, row in zip(labels, rows, strict=True) if label in info.classes
     ]
     truth, named = [label for label, _ in known], [name for _, name in known]
-    groups = by_frequency(truth, named, dict(zip(info.classes, info.counts, strict=False)), options.many, options.few)
+    counts = [*info.counts, *(entry.crops for entry in info.learnt)]
+    groups = by_frequency(truth, named, dict(zip(info.classes, counts, strict=True)), options.many, options.few)
+    learnt = set(info.classes[len(info.counts) :])
+    parts = {
+        name: [pair for pair in known if (pair[0] in learnt) == later]
+        for name, later in (("trained", False), ("learnt", True))
+    }
     return found | {
         "labelled": len(labels),
         "foreign": len(labels) - len(known),
         "foreign_labels": sorted({label for label in labels if label not in info.classes})[:SHOWN_PAIRS],
         "accuracy": _or_none(accuracy(truth, named)),
         "macro_accuracy": _or_none(macro_accuracy(truth, named)),
+        "trained_and_learnt": {
+            name: {"crops": len(pairs), "accuracy": _or_none(accuracy(*([p[i] for p in pairs] for i in (0, 1))))}
+            for name, pairs in parts.items()
+        },
         "by_frequency": {
             name: group._asdict() | {"accuracy": _or_none(group.accuracy)} for name, group in groups.items()
         },
@@ -177,6 +186,14 @@ def told(out: Path, figures: dict[str, Any]) -> str:
         lines += [
             f"accuracy {_percent(figures['accuracy'])}, macro {_percent(figures['macro_accuracy'])}, of "
             f"{figures['labelled'] - figures['foreign']} crops; by training crops: {', '.join(frequency)}",
+            *(
+                [
+                    f"of trained classes {_percent(apart['trained']['accuracy'])}, of those learnt later "
+                    f"{_percent(apart['learnt']['accuracy'])}"
+                ]
+                if (apart := figures["trained_and_learnt"])["learnt"]["crops"]
+                else []
+            ),
             f"retrieval: Recall@1 {_percent(ranked['recall_at_1'])}, mAP "
             f"{_percent(ranked['mean_average_precision'])}, of {ranked['queries']} crops",
         ]

@@ -22,8 +22,9 @@ class ClassifyOptions:
     """A file of crnn characters train."""
     out: Path
     """A folder to make: classes.tsv, sheets/ with a contact sheet a class, crops/ with the pictures by class."""
-    by: Literal["classifier", "nearest-centre"] | None = None
-    """The trained classifier, or the nearest class centre; left out: the latter once classes were learnt."""
+    by: Literal["classifier", "nearest-centre"] = "classifier"
+    """What tells trained classes apart: their classifier, or the nearest class centre. Classes learnt later are read by
+    their centre in either case."""
     embeddings: Path | None = None
     """Write embeddings, labels, classes found and paths to this .npz, for retrieval."""
     json: bool = False

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from crnn.characters.checkpoint import (
     CharacterCheckpoint,
     CharacterInfo,
     CharacterSizes,
+    Memory,
     load_characters,
     save_characters,
 )
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 COMPARING = ("centre-triplet", "centre-loss")
 """Losses that compare the crops of a batch, so classes must come several times in it."""
+MEMORY, MEMORY_MOST = 10, 20_000
+"""Crops of a class, and of all, whose embeddings the file keeps at most; see crnn/characters/reading.py."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,7 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
     if main_process():
         print(told(crops), file=sys.stderr)
         write_run(options.out, command, options)
-    # The loop's annotations say Crnn and Windows; it asks no more of them than these have.
-    run: Any = fit
-    progress = run(
+    progress = fit(
         model, windows, CharacterObjective(model.losses, weights), options.fit, saver(options.out, info, crops),
         validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options),
         options.resume,
@@ -246,8 +248,8 @@ def validator(crops: Crops, spec: InputSpec) -> Callable[[CharacterModel], Score
 def saver(out: Path, info: CharacterInfo, crops: Crops) -> Callable[..., None]:
     """A function that writes the model file, or out.last.pt, with what training reported added to its provenance.
 
-    The last call of a run computes class centres, for the last weights and for the best ones, which lie in out by then;
-    the resume state is removed only after it.
+    The last call of a run computes class centres and the memory, for the last weights and for the best ones, which lie
+    in out by then; the resume state is removed only after it.
     """
 
     def save(model: CharacterModel, reported: dict[str, Any], last: bool = False) -> None:
@@ -255,11 +257,12 @@ def saver(out: Path, info: CharacterInfo, crops: Crops) -> Callable[..., None]:
         counts = {"parameters": parameter_count(model), "backbone_parameters": parameter_count(model.trunk)}
         checkpoint = checkpoint.with_provenance(**counts, **reported)
         if last or not crops.validation:
-            checkpoint = with_centres(checkpoint, model, crops.training)
+            checkpoint = with_memory(with_centres(checkpoint, model, crops.training), model, crops)
         save_characters(out.with_suffix(".last.pt") if last else out, checkpoint)
         if last and crops.validation:
             best = load_characters(out)
-            save_characters(out, with_centres(best, CharacterModel.from_checkpoint(best), crops.training))
+            own = CharacterModel.from_checkpoint(best)
+            save_characters(out, with_memory(with_centres(best, own, crops.training), own, crops))
 
     return save
 
@@ -276,3 +279,32 @@ def with_centres(
     labels = np.array([numbers[text or ""] for source in training for text in source.texts()], np.int64)
     centres = mean_directions(embedded(model, crops(), spec), labels, len(checkpoint.info.classes))
     return replace(checkpoint, centres=centres)
+
+
+def with_memory(checkpoint: CharacterCheckpoint, model: CharacterModel, crops: Crops) -> CharacterCheckpoint:
+    """The checkpoint with embeddings of some crops of each class: held-out ones, or training crops where none are."""
+    spec, numbers = checkpoint.info.input_spec, checkpoint.info.numbers()
+    places = [(source, i) for source in crops.training for i in range(len(source))]
+    labels = [text or "" for source in crops.training for text in source.texts()]
+    if crops.validation:
+        labels = [line.text or "" for line in crops.validation]
+    kept = some_of_each(labels, MEMORY, MEMORY_MOST)
+    lines = (crops.validation[i] if crops.validation else places[i][0][places[i][1]] for i in kept)
+    found = embedded(model, (squared(line.picture, spec) for line in lines), spec)
+    memory = Memory(torch.from_numpy(found).half(), torch.tensor([numbers[labels[i]] for i in kept], dtype=torch.int64))
+    about = {"crops": len(kept), "of": "held-out crops" if crops.validation else "training crops"}
+    return replace(checkpoint, memory=memory).with_provenance(memory=about)
+
+
+def some_of_each(labels: Sequence[str], most: int, most_in_all: int) -> list[int]:
+    """Indices of at most so many of each label, evenly from its first to its last, in order; fewer where all of these
+    are more than most_in_all.
+    """
+    places: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        places.setdefault(label, []).append(i)
+    most = max(1, min(most, most_in_all // max(1, len(places))))
+    chosen = [
+        own[round(at)] for own in places.values() for at in np.linspace(0, len(own) - 1, min(most, len(own))).tolist()
+    ]
+    return sorted(chosen)
