@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "pocket-crnn"
 CHARACTER_FORMAT = "pocket-crnn characters"
 """Of files that tell single characters apart (crnn/characters/checkpoint.py)."""
+FEW_SHOT_FORMAT = "pocket-crnn few-shot"
+"""Of files that tell characters apart by a support (crnn/characters/few_shot.py)."""
 VERSION = 1
 
 
@@ -44,6 +46,9 @@ class CrnnSizes:
     linear: output size of the linear layer after each encoder layer; 0 for none.
     classes: K, the blank included.
     channels, height: of the input.
+    pixels_per_column: input pixels from one column (time step) to the next: 4, or 2.
+    extra_columns: how many columns there are beyond width / pixels_per_column: 0 but for networks made elsewhere, whose
+        last convolutions take a column away (-1) or add one (1), and for students of those.
     """
 
     backbone: str
@@ -56,6 +61,12 @@ class CrnnSizes:
     classes: int
     channels: int = 3
     height: int = 32
+    pixels_per_column: int = 4
+    extra_columns: int = 0
+
+    def columns(self, width: int) -> int:
+        """T of a picture prepared to this width in pixels."""
+        return width // self.pixels_per_column + self.extra_columns
 
     @property
     def encoded(self) -> int:

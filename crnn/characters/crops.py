@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,8 @@ WINDOW_BATCHES = 16
 MOST_TURN, MOST_SCALE, MOST_SHEAR, MOST_MOVE = 8.0, 0.12, 0.12, 0.05
 """What augmentation draws up to: degrees, share of the size, slant, share of the side."""
 MOST_BLUR = 0.8
+BENT, BEND = 0.6, 0.035
+"""Share of crops that are bent, and the standard deviation of the field, as a share of the side."""
 
 
 def crop_spec(side: int, channels: int) -> InputSpec:
@@ -63,6 +65,18 @@ def altered(crop: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[
         made = cv2.GaussianBlur(made, (0, 0), generator.uniform(0.3, MOST_BLUR))
     made = cv2.convertScaleAbs(made, alpha=generator.uniform(0.8, 1.1), beta=generator.uniform(0, 25))
     return np.asarray(made, np.uint8).reshape(crop.shape)  # OpenCV drops a single channel
+
+
+def bent(crop: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Most crops bent by a smooth random field, as one hand bends a character otherwise than another."""
+    if generator.random() >= BENT:
+        return crop
+    side = crop.shape[0]
+    coarse = generator.normal(0.0, BEND * side, (2, 4, 4)).astype(np.float32)
+    across, along = (cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC) for field in coarse)
+    rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
+    made = cv2.remap(crop, columns + across, rows + along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(made, np.uint8).reshape(crop.shape)
 
 
 @dataclass(frozen=True)
@@ -141,3 +155,15 @@ def evenly(source: StoredLines, count: int) -> list[Line]:
     """At most count of its crops, evenly from first to last, since sets are often sorted by class."""
     chosen = np.linspace(0, max(0, len(source) - 1), min(count, len(source)))
     return [source[round(i)] for i in chosen.tolist()]
+
+
+def squares_in_batches(crops: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
+    """Lists of at most size, drawn one after the other."""
+    some: list[NDArray[np.uint8]] = []
+    for crop in crops:
+        some.append(crop)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -46,12 +46,18 @@ def class_descriptions(
 
     Raises ValueError naming a class without any.
     """
+    refuse_bare(labels, classes)
     counts = torch.bincount(labels, minlength=classes)
-    if bool((counts == 0).any()):
-        raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no picture to describe it; give at least one")
     members = functional.one_hot(labels, classes).to(representations.dtype)
     if weighted:
         shares = picture_weights(representations, labels, classes, temperature)[:, None] * members
     else:
         shares = members / counts.to(representations.dtype)
     return shares.T @ representations
+
+
+def refuse_bare(labels: Tensor, classes: int) -> None:
+    """ValueError naming the first class that no label is of."""
+    counts = torch.bincount(labels, minlength=classes)
+    if bool((counts == 0).any()):
+        raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no picture to describe it; give at least one")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from crnn.backbones import BACKBONES, output_channels, replace_first_convolution, scaled
 from crnn.characters.checkpoint import CharacterCheckpoint, CharacterSizes
-from crnn.charset import BLANK
+from crnn.characters.crops import squares_in_batches
 from crnn.objectives.centres import CENTRE_RULES
 from crnn.objectives.character_losses import CHARACTER_LOSSES
 from crnn.objectives.classification import ClassLoss
@@ -50,13 +50,6 @@ class CharacterOutputs(NamedTuple):
     """embeddings (N, E), in float32."""
 
     embeddings: Tensor
-
-    @property
-    def log_probs(self) -> Tensor:
-        """(1, 1, 2) in which nothing is blank: the training loop logs the share of blanks, which characters lack."""
-        never = self.embeddings.new_zeros(1, 1, 2)
-        never[..., BLANK] = -1.0
-        return never
 
 
 class CharacterModel(nn.Module):
@@ -157,24 +150,13 @@ def embedded(
     device, training = next(model.parameters()).device, model.training
     model.eval()
     made = [np.zeros((0, model.sizes.embedding), np.float32)]
-    for some in _batches(crops, batch):
+    for some in squares_in_batches(crops, batch):
         pictures = torch.from_numpy(scale(np.stack(some), spec)).to(device)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not float32
             outputs = model(pictures.contiguous(memory_format=torch.channels_last))
         made.append(outputs.embeddings.cpu().numpy())
     model.train(training)
     return np.concatenate(made)
-
-
-def _batches(crops: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
-    some: list[NDArray[np.uint8]] = []
-    for crop in crops:
-        some.append(crop)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 @torch.inference_mode()
