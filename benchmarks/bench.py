@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ from rich.table import Table
 from benchmarks.confusions import confusions
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
+from benchmarks.peers import PEERS, PeerRecogniser, chosen_peers, open_peer
 from benchmarks.report import Mistake, frequency_sentence, render, same_texts
 from crnn.checkpoint import write_atomically
 from crnn.ctc import Reading
 from crnn.recogniser import Recogniser, load
 from crnn.score import Frequency, character_recall, fold36, frequency_groups, score
 from data.lines import Picture, StoredLines, open_lines
-from data.picture import prepare
+from data.picture import natural_width, prepare
 
 CHUNK = 256
 """Lines held in memory and read at a time."""
@@ -44,14 +46,17 @@ LISTED_MISTAKES = 12
 class BenchOptions:
     """Compare recognisers on labelled lines: accuracy, size, time. The others are compared with the first model."""
 
-    models: tuple[Path, ...]
+    models: tuple[Path, ...] = ()
     """Checkpoints (.pt) and exported files (.onnx, .tflite)."""
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
     """Labelled lines: LMDBs, folders or zips with a labels.tsv."""
     json: Path = Path("results.json")
     """Where all figures go."""
     report: Path | None = None
     """Where an HTML page with tables, pictures and mistakes goes."""
+    peers: tuple[str, ...] = ()
+    """Recognisers of others beside them: all, or tesseract, tesseract-word, easyocr, pp-ocr-v4, pp-ocr-v4-unpadded,
+    pp-ocr-v6-small (pip install 'pocket-crnn[peers]'). All are then timed from the picture to the text."""
     threads: int = 1
     """Threads of every model, for accuracy and latency alike."""
     limit: int = 0
@@ -79,8 +84,9 @@ class BenchOptions:
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}; give at least {least}")
-        if not self.models or not self.data:
-            raise ValueError("bench needs --models and --data, at least one of each")
+        if not (self.models or self.peers) or not self.data:
+            raise ValueError("bench needs --models or --peers, and --data, at least one of each")
+        chosen_peers(self.peers)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ class LineResult:
         return fold36(self.text) == folded if folded else None
 
 
+Reader = Recogniser | PeerRecogniser
+
 Lines = dict[str, list[LineResult]]
 """Name of a set -> its lines as one model read them, in the set's order."""
 
@@ -149,7 +157,8 @@ def main(argv: Sequence[str]) -> int:
 def bench(options: BenchOptions, command: str) -> dict[str, Any]:
     """Runs the comparison, writes its JSON and report, and returns what went into the JSON."""
     described_machine = machine()  # before the work, for its load is then not ours
-    recognisers = open_models(options.models, options.threads)
+    recognisers: dict[str, Reader] = dict(open_models(options.models, options.threads))
+    recognisers |= {name: open_peer(name, options.threads) for name in chosen_peers(options.peers)}
     sets = open_sets(options.data, options.limit, options.seed)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         read = read_sets(sets, recognisers, options, progress)
@@ -165,8 +174,8 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
         "case_blind": options.case_blind,
         "machine": described_machine,
         "models": [
-            describe_model(name, path, recogniser) | {"latency": latencies.get(name)}
-            for (name, recogniser), path in zip(recognisers.items(), options.models, strict=True)
+            describe_model(name, recogniser) | {"latency": latencies.get(name)}
+            for name, recogniser in recognisers.items()
         ],
         "sets": [
             {"name": s.name, "file": str(s.source.path), "lines": len(s.indices), "unlabelled": s.unlabelled}
@@ -219,7 +228,7 @@ def distinct(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
 
 
 def read_sets(
-    sets: Sequence[LineSet], recognisers: dict[str, Recogniser], options: BenchOptions, progress: Progress
+    sets: Sequence[LineSet], recognisers: dict[str, Reader], options: BenchOptions, progress: Progress
 ) -> dict[str, Lines]:
     """Every line read by every model; a picture is decoded once for all of them."""
     read: dict[str, Lines] = {name: {s.name: [] for s in sets} for name in recognisers}
@@ -234,8 +243,8 @@ def read_sets(
     return read
 
 
-def compare(recogniser: Recogniser, label: str, key: str, reading: Reading, case_blind: bool) -> LineResult:
-    charset = recogniser.info.charset
+def compare(recogniser: Reader, label: str, key: str, reading: Reading, case_blind: bool) -> LineResult:
+    charset = recogniser.info.charset if isinstance(recogniser, Recogniser) else recogniser.charset
     covered = not charset.missing(label)
     label, text = charset.normalise(label), unicodedata.normalize("NFC", reading.text)
     if case_blind:
@@ -244,26 +253,39 @@ def compare(recogniser: Recogniser, label: str, key: str, reading: Reading, case
 
 
 def time_lines(
-    sets: Sequence[LineSet], recognisers: dict[str, Recogniser], options: BenchOptions, progress: Progress
+    sets: Sequence[LineSet], recognisers: dict[str, Reader], options: BenchOptions, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Latency of single lines at their natural widths by model; nothing where no lines are to be timed."""
+    """Latency of single lines by model; nothing where no lines are to be timed.
+
+    Of ours alone, from the prepared picture at its natural width to the log-probabilities; beside peers, whose parts
+    cannot be told apart, of every model from the picture to the text.
+    """
     pool = [(s, index) for s in sets for index in s.indices]
     drawn = np.random.default_rng(options.seed).permutation(len(pool))[: options.latency_lines]
     if not len(drawn):
         return {}
     progress.add_task("timing", total=None)
     pictures = [pool[i][0].source[pool[i][1]].picture for i in drawn]
-    prepared = [[prepare(p, r.info.input_spec)[None] for p in pictures] for r in recognisers.values()]
-    found = measure([r.runtime for r in recognisers.values()], prepared, options.latency_rounds)
-    described = {}
-    for name, latency, own in zip(recognisers, found, prepared, strict=True):
-        widths = [picture.shape[-1] for picture in own]
+    ours = [recogniser for recogniser in recognisers.values() if isinstance(recogniser, Recogniser)]
+    whole = len(ours) < len(recognisers)
+    if whole:
+        calls = [partial(read_one, recogniser) for recogniser in recognisers.values()]
+        found = measure(calls, [pictures] * len(calls), options.latency_rounds)
+    else:
+        prepared = [[prepare(p, r.info.input_spec)[None] for p in pictures] for r in ours]
+        found = measure([r.runtime for r in ours], prepared, options.latency_rounds)
+    described: dict[str, dict[str, Any]] = {}
+    for (name, recogniser), latency in zip(recognisers.items(), found, strict=True):
+        widths = [p.shape[1] for p in pictures]
+        if isinstance(recogniser, Recogniser):
+            widths = [natural_width(p.shape[0], p.shape[1], recogniser.info.input_spec) for p in pictures]
         described[name] = {
+            "ends_at": "text" if whole else "log_probs",
             "p50_ms": latency.p50,
             "p95_ms": latency.p95,
             "mean_ms": latency.mean,
             "timings": len(latency.milliseconds),
-            "lines": len(own),
+            "lines": len(pictures),
             "rounds": options.latency_rounds,
             "batch": 1,
             "widths": {"least": min(widths), "median": float(np.median(widths)), "most": max(widths)},
@@ -271,8 +293,28 @@ def time_lines(
     return described
 
 
-def describe_model(name: str, path: Path, recogniser: Recogniser) -> dict[str, Any]:
-    info = recogniser.info
+def read_one(recogniser: Reader, picture: Picture) -> list[Reading]:
+    return recogniser.read([picture], 1)
+
+
+def describe_model(name: str, recogniser: Reader) -> dict[str, Any]:
+    if isinstance(recogniser, PeerRecogniser):
+        known = recogniser.charset.characters
+        return {
+            "name": name,
+            "file": recogniser.file.name,
+            "parameters": recogniser.parameters,
+            "bytes": recogniser.file.stat().st_size,
+            "threads": recogniser.threads,
+            "characters": None if known is None else len(known),
+            "case": "keep",
+            "sizes": None,
+            "network": recogniser.network,
+            "packages": {package: version(package) for package in PEERS[name].packages},
+            "target": "peer",
+            "parity_difference": None,
+        }
+    info, path = recogniser.info, recogniser.runtime.path
     return {
         "name": name,
         "file": str(path),
@@ -292,13 +334,15 @@ Groups = dict[Frequency, frozenset[str]]
 
 
 def character_groups(
-    recognisers: dict[str, Recogniser], read: dict[str, Lines], case_blind: bool
+    recognisers: dict[str, Reader], read: dict[str, Lines], case_blind: bool
 ) -> tuple[str | None, Groups]:
     """Whose counts they are by, and the groups: of what the first model that knows it was trained on.
 
     None, and the labels' own counts, where no file says. All models share the groups, or they could not be compared.
     """
     for name, recogniser in recognisers.items():
+        if not isinstance(recogniser, Recogniser):
+            continue
         known = recogniser.info.provenance.get("characters")
         if known:
             counts: Counter[str] = Counter()
@@ -444,7 +488,8 @@ def summary(results: dict[str, Any]) -> Table:
         accuracies = [f"{per_cent(r['exact'])} / {per_cent(r['acc36'])}" for r in own]
         time = model["latency"]
         spent = f"{time['p50_ms']:.1f} / {time['p95_ms']:.1f}" if time else "-"
-        table.add_row(model["name"], f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.2f}", spent, *accuracies)
+        parameters = "-" if model["parameters"] is None else f"{model['parameters']:,}"
+        table.add_row(model["name"], parameters, f"{model['bytes'] / 1e6:.2f}", spent, *accuracies)
     return table
 
 

@@ -177,9 +177,11 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def mark(x: float, y: float, kind: str) -> str:
-    """A disc for networks, a diamond for exported files."""
+    """A disc for networks, a square for recognisers of others, a diamond for exported files."""
     if kind == "network":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
+    if kind == "peer":
+        return f'<path d="M{x - 5:.1f} {y - 5:.1f}h10v10h-10z"/>'
     return f'<path d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"/>'
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Batch = NDArray[np.float32]
-"""float32 (1, C, height, width), one prepared picture."""
+Picture = NDArray[Any]
+"""One picture: float32 (1, C, height, width) where it is prepared, uint8 (height, width, 3) where it is not."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Latency:
 
 
 def measure(
-    calls: Sequence[Callable[[Batch], object]],
-    pictures: Sequence[Sequence[Batch]],
+    calls: Sequence[Callable[[Picture], object]],
+    pictures: Sequence[Sequence[Picture]],
     rounds: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Latency]:
@@ -48,7 +49,7 @@ def measure(
     with every round: what slows the machine down for a while then hits all models alike. Before the first
     round every call sees every picture once untimed, so that each width is allocated and cached.
 
-    calls: what is timed, one a model: float32 (1, C, height, width) -> anything.
+    calls: what is timed, one a model: a picture -> anything.
     pictures: for each call the same lines in the same order, prepared as that model wants them.
     clock: seconds.
     """

@@ -142,17 +142,23 @@ def megabytes(model: dict[str, Any]) -> str:
     return f"{model['bytes'] / 1e6:.2f}"
 
 
-def short(number: int) -> str:
+def short(number: int | None) -> str:
+    if number is None:
+        return "–"
     return f"{number / 1e6:.2f} M" if number >= 100_000 else f"{number / 1e3:.1f} k"
 
 
 def kind(model: dict[str, Any]) -> str:
-    """CSS class and mark: a network in torch, or a file for another runtime."""
+    """CSS class and mark: a network in torch, a file for another runtime, or a recogniser of others."""
+    if model["target"] == "peer":
+        return "peer"
     return "network" if model["file"].endswith(".pt") else "exported"
 
 
 def network(model: dict[str, Any]) -> str:
     s = model["sizes"]
+    if s is None:
+        return str(model["network"])
     encoder = f"{s['layers']}×{s['hidden']} {'BiLSTM' if s['bidirectional'] else 'LSTM'}"
     linear = f" + linear {s['linear']}" if s["linear"] else ""
     return f"{s['backbone']} ×{s['width']:g}, {encoder}{linear}"
@@ -175,10 +181,13 @@ def table_notes(results: dict[str, Any]) -> str:
             "leaves out zero."
         )
     if time := results["models"][0]["latency"]:
+        measured = "from the prepared picture to the log-probabilities"
+        if time.get("ends_at") == "text":
+            measured = "from the picture to the text, each model preparing pictures as it does by default"
         notes.append(
             f"Time: {counted(time['lines'], 'line')} of all sets, one at a time at their natural widths "
             f"({time['widths']['least']} to {time['widths']['most']} pixels), {counted(time['rounds'], 'round')} in "
-            "which the models take turns, after one to warm up; from the prepared picture to the log-probabilities."
+            f"which the models take turns, after one to warm up; {measured}."
         )
     notes.append(" ".join(same_texts(results)))
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes if note)
@@ -189,7 +198,7 @@ def same_texts(results: dict[str, Any]) -> list[str]:
     sentences = []
     for second, model in enumerate(results["models"]):
         for other in results["models"][:second]:
-            if model["sizes"] == other["sizes"] and kind(model) != kind(other):
+            if model["sizes"] and model["sizes"] == other["sizes"] and kind(model) != kind(other):
                 own = [r for r in results["results"] if r["model"] == model["name"]]
                 same, lines = sum(r["same_text"][other["name"]] for r in own), sum(r["lines"] for r in own)
                 sentences.append(
@@ -227,8 +236,11 @@ def charts(results: dict[str, Any]) -> str:
                     picture = scatter(points, title, f"{metric}, % ({name})")
                     figures.append(f'<figure class="view{i} {metric}">{picture}</figure>')
     tabs = f'<div class="tabs views">{labels}</div><div class="tabs metrics">{metric_labels}</div>'
+    of_others = any(kind(model) == "peer" for model in results["models"])
+    peers = '<i class="key peer"></i>recogniser of others' if of_others else ""
     key = (
-        '<p class="note"><i class="key network"></i>network in torch<i class="key exported"></i>exported file. '
+        '<p class="note"><i class="key network"></i>network in torch<i class="key exported"></i>exported file'
+        f"{peers}. "
         "Bars: 95 % intervals; for the mean of sets, the mean of theirs.</p>"
     )
     return f'<div class="charts">{switches}{metrics}{tabs}<div class="pictures">{"".join(figures)}</div></div>{key}'

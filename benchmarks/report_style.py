@@ -6,14 +6,14 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fbfaf7; --card: #fff; --ink: #1d2126; --soft: #626a73; --line: #e2dfd8; --crop: #ecebe7;
-  --network: #1f5fbf; --exported: #c2571a; --good: #1b7a43; --bad: #b3261e; --mark: #ffdcd6;
+  --network: #1f5fbf; --exported: #c2571a; --peer: #5f6b76; --good: #1b7a43; --bad: #b3261e; --mark: #ffdcd6;
   --text: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
   --code: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --card: #1c2024; --ink: #e9e7e2; --soft: #9aa3ac; --line: #31363c; --crop: #262b30;
-    --network: #7fb0ff; --exported: #ffa566; --good: #6fd197; --bad: #ff9a90; --mark: #6b2620;
+    --network: #7fb0ff; --exported: #ffa566; --peer: #a9b4be; --good: #6fd197; --bad: #ff9a90; --mark: #6b2620;
   }
 }
 * { box-sizing: border-box }
@@ -61,6 +61,7 @@ table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabu
   background: var(--network)
 }
 .key.exported { border-radius: 1px; transform: rotate(45deg); background: var(--exported) }
+.key.peer { border-radius: 0; background: var(--peer) }
 .note .key + .key { margin-left: 1.2em }
 
 .charts > input { position: absolute; opacity: 0; pointer-events: none }
@@ -82,6 +83,7 @@ table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabu
 .chart .interval { stroke-width: 1.5; opacity: .55 }
 .point { fill: var(--network); stroke: var(--network) }
 .point.exported { fill: var(--exported); stroke: var(--exported) }
+.point.peer { fill: var(--peer); stroke: var(--peer) }
 .point circle, .point path { stroke: var(--card); stroke-width: 1.5 }
 
 details { border-top: 1px solid var(--line); padding: .8rem 0 }

@@ -150,7 +150,8 @@ def rules_of(options: CheckOptions, recogniser: Recogniser | None) -> Rules:
     outside = charset.missing if charset is not None else None
     if recogniser is None:
         return Rules(normalised, outside)
-    return Rules(normalised, outside, recogniser.info.input_spec, recogniser.info.pixels_per_column)
+    info = recogniser.info
+    return Rules(normalised, outside, info.input_spec, info.pixels_per_column, info.sizes.extra_columns)
 
 
 def opened(source: StoredLines, doing: str) -> Iterator[Opened]:

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Crnn(nn.Module):
-    """Pictures (N, C, 32, W), scaled as the input spec says -> Outputs, T = W / 4.
+    """Pictures (N, C, H, W), scaled as the input spec says -> Outputs, T = sizes.columns(W).
 
     The backbone runs in whatever autocast the caller has set; encoder and classifier run in float32, for
     recurrent sums over many columns lose too much in bfloat16.
@@ -62,7 +62,9 @@ class Crnn(nn.Module):
     def __init__(self, sizes: CrnnSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.backbone = Backbone(sizes.backbone, sizes.width, sizes.features, sizes.channels)
+        self.backbone = Backbone(
+            sizes.backbone, sizes.width, sizes.features, sizes.channels, sizes.pixels_per_column, sizes.extra_columns
+        )
         self.encoder = Encoder(sizes)
         self.classifier = nn.Linear(sizes.encoded, sizes.classes)
 

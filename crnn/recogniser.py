@@ -112,8 +112,10 @@ def pixel_spans(reading: Reading, size: tuple[int, int], info: ModelInfo) -> lis
     margins = missing_margin(height, width, spec)
     scale = info.pixels_per_column * (width + margins) / prepared
 
+    shift = info.sizes.extra_columns / 2  # a column more begins half a column before the picture
+
     def pixel(column: int) -> float:
-        return min(max(column * scale - margins // 2, 0.0), float(width))
+        return min(max((column - shift) * scale - margins // 2, 0.0), float(width))
 
     return [(pixel(span.start), pixel(span.end)) for span in reading.spans]
 

@@ -82,6 +82,7 @@ def train(options: TrainOptions, command: str) -> Path:
         asdict(options.synth),
         options.fit.seed,
         group_by=options.group_by,
+        sizes=start.info.sizes if start else None,
     )
     model = build_model(options, charset, start, encoder)
     objective: nn.Module = Recognition(
@@ -92,14 +93,14 @@ def train(options: TrainOptions, command: str) -> Path:
         objective = with_character_losses(
             objective, options.character_loss, options.centres_from, model.sizes.encoded, charset, counted
         )
-    windows = make_windows(sources, charset, spec, options.fit, options.augment)
+    windows = make_windows(sources, charset, spec, options.fit, options.augment, sizes=model.sizes)
     info = ModelInfo(
         charset,
         spec,
         model.sizes,
         provenance(command, options.data, options.fit.seed, sources, asdict(options.synth), options.group_by)
         | {"characters": asdict(counted)},
-        pixels_per_column=PIXELS_PER_COLUMN,
+        pixels_per_column=model.sizes.pixels_per_column,
     )
     if main_process():
         write_run(options.out, command, options)
@@ -180,10 +181,12 @@ def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
 def open_sources(
     data: Sequence[str], charset: Charset, spec: InputSpec, validation: str, validation_lines: int, drop: bool,
     synth: dict[str, Any], seed: int, unlabelled: bool = False, group_by: str | None = None,
+    sizes: CrnnSizes | None = None,
 ) -> Sources:  # fmt: skip
     """Opens and checks every source before training starts; a line that cannot be learnt from is named here.
 
     synth: fields of SynthesisOptions; what is missing has its default. group_by: see data.lines.group_of.
+    sizes: of the network that is to learn, which tell its columns; None: one column every 4 pixels.
     """
     training: list[LineSource] = []
     weights: list[float] = []
@@ -192,7 +195,8 @@ def open_sources(
     share = validation_share(validation)
 
     def columns(height: int, width: int) -> int:
-        return natural_width(height, width, spec) // PIXELS_PER_COLUMN
+        pixels = natural_width(height, width, spec)
+        return pixels // PIXELS_PER_COLUMN if sizes is None else sizes.columns(pixels)
 
     def checked(name: str) -> StoredLines:
         source, counts = fitting_lines(open_lines(name), charset.missing, columns, drop, unlabelled, charset.normalise)
@@ -267,7 +271,10 @@ def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | Non
     if start is not None:
         sizes = replace(start.info.sizes, classes=charset.classes)
     elif encoder is not None:
-        sizes = replace(encoder.info.sizes, backbone=options.backbone, width=options.width, classes=charset.classes)
+        sizes = replace(
+            encoder.info.sizes, backbone=options.backbone, width=options.width, classes=charset.classes,
+            channels=3, height=32, pixels_per_column=PIXELS_PER_COLUMN, extra_columns=0,
+        )  # fmt: skip
     else:
         sizes = CrnnSizes(
             options.backbone, options.width, options.features, options.hidden, options.layers,
@@ -287,15 +294,17 @@ def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | Non
 
 
 def make_windows(
-    sources: Sources, charset: Charset, spec: InputSpec, options: FitOptions, augment: bool, exact: bool = False
-) -> Windows:
-    """The training lines as batches; exact: the same pictures at every visit, unaltered."""
+    sources: Sources, charset: Charset, spec: InputSpec, options: FitOptions, augment: bool, exact: bool = False,
+    sizes: CrnnSizes | None = None,
+) -> Windows:  # fmt: skip
+    """The training lines as batches; exact: the same pictures at every visit, unaltered. sizes: as in open_sources."""
     change = degraded if augment and not exact else None
     batching = Batching(
         options.batch_lines,
         window_lines=4096 if exact else 1024,  # batches of one width alone need more lines to choose from
         exact=exact,
-        pixels_per_column=PIXELS_PER_COLUMN,
+        pixels_per_column=PIXELS_PER_COLUMN if sizes is None else sizes.pixels_per_column,
+        extra_columns=0 if sizes is None else sizes.extra_columns,
         stretch=1.1 if augment else 1.0,
         margins=0.2 if augment else 0.0,
     )
@@ -377,7 +386,7 @@ def with_character_losses(
     return WithCharacterLosses(objective, parse_character_losses(losses), features, counts, centres_from)
 
 
-def saver(out: Path, info: ModelInfo) -> Save:
+def saver(out: Path, info: ModelInfo) -> Save[Crnn]:
     """A function that writes the model file, or out.last.pt, with what training reports added to its provenance."""
 
     def save(model: Crnn, reported: dict[str, Any], last: bool = False) -> None:

@@ -90,13 +90,15 @@ class Rules:
     """What lines are held against.
 
     normalise: label -> label as it is learnt. outside: label -> its characters outside the charset; None where no
-    charset is given. spec, pixels_per_column: how pictures enter the model that is to learn them.
+    charset is given. spec: how pictures enter the model that is to learn them. pixels_per_column, extra_columns: it has
+    width / pixels_per_column + extra_columns columns.
     """
 
     normalise: Callable[[str], str] = str
     outside: Callable[[str], str] | None = None
     spec: InputSpec = field(default_factory=InputSpec)
     pixels_per_column: int = 4
+    extra_columns: int = 0
 
     def about(self, entry: Entry, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
         """(kind, detail) of all that can be said of one line alone; size: (height, width), None where it is broken."""
@@ -116,7 +118,7 @@ class Rules:
         if height > UPRIGHT * width and len(label or "") >= 3:
             yield "upright", shape
         needed = required_columns(self.normalise(label or ""))
-        have = natural_width(height, width, self.spec) // self.pixels_per_column
+        have = natural_width(height, width, self.spec) // self.pixels_per_column + self.extra_columns
         if needed > have:
             yield "too-few-columns", f"needs {needed} columns, {shape} give {have}"
 

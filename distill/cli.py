@@ -21,6 +21,8 @@ class DistillOptions:
         teacher: a checkpoint of crnn train or distill; any recogniser can teach.
         student_backbone: resnet18, resnet34, resnet50, mobilenet_v3_small or mobilenet_v3_large.
         student_width: multiplier of the student's channels; the teacher's where it is not given.
+        student_height: pixels; the teacher's where it is not given. Half of it, with a column every 2 pixels, is for
+            teachers that read 64 pixels, as EasyOCR's do.
         init: a trained student of the same sizes that the new one's CNN starts from; encoder and classifier come from
             the teacher as ever.
         quantise_aware: train and validate the CNN with simulated int8 and keep the ranges of its activations in the
@@ -63,6 +65,7 @@ class DistillOptions:
     teacher: Path
     student_backbone: str = "resnet18"
     student_width: float | None = None
+    student_height: int | None = None
     init: Path | None = None
     quantise_aware: bool = False
     out: Path = Path("student.pt")

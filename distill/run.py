@@ -33,9 +33,9 @@ from crnn.train import (
     with_character_losses,
 )
 from data.lines import Line, split_source
-from data.picture import InputSpec, prepare
+from data.picture import InputSpec, missing_margin, natural_width, prepare, with_margins
 from distill.objective import Distillation, TeacherFeatures, parse_distances
-from distill.student import build_student, outside_bounds, start_backbone
+from distill.student import build_student, outside_bounds, shared_spec, start_backbone, student_spec
 
 if TYPE_CHECKING:
     from distill.cli import DistillOptions
@@ -52,21 +52,22 @@ def distill(options: DistillOptions, command: str) -> Path:
     check_encoder(teacher, options)
     charset = choose_charset(teacher, options)
     width = teacher.info.sizes.width if options.student_width is None else options.student_width
+    taught_spec = teacher.info.input_spec
+    spec = student_spec(taught_spec, options.student_height)
     student = build_student(
-        teacher, options.student_backbone, width, charset, options.train_encoder, options.train_classifier
+        teacher, options.student_backbone, width, charset, options.train_encoder, options.train_classifier, spec.height
     )
     if options.init is not None:
         start_backbone(student, load_checkpoint(options.init), options.init)
     teacher_model = Crnn.from_checkpoint(teacher)
     check_bounds(teacher_model, student, options.outside_size_bounds)
-    spec = teacher.info.input_spec
     data = options.data + options.unlabelled or recorded_data(teacher, options.teacher)
     synth = teacher.info.provenance.get("synth", {})
     unlabelled = options.ctc_weight == 0
     group_by = options.group_by or teacher.info.provenance.get("group_by")
     sources = open_sources(
         data, charset, spec, options.validation, options.validation_lines, options.drop_bad,
-        synth, options.fit.seed, unlabelled, group_by,
+        synth, options.fit.seed, unlabelled, group_by, student.sizes,
     )  # fmt: skip
     features = kept_features(options, data)
     objective: nn.Module = Distillation(
@@ -79,11 +80,12 @@ def distill(options: DistillOptions, command: str) -> Path:
             objective, options.character_loss, options.centres_from, student.sizes.encoded, charset, counted
         )
     exact = options.keep_features != "no"
-    windows = make_windows(sources, charset, spec, options.fit, options.augment, exact)
+    shown = shared_spec(taught_spec, spec)
+    windows = make_windows(sources, charset, shown, options.fit, options.augment, exact, teacher.info.sizes)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
     made = provenance(command, data, options.fit.seed, sources, synth, group_by)
     made |= {"characters": asdict(counted), "teacher": taught}
-    info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=teacher.info.pixels_per_column)
+    info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=student.sizes.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
     if options.quantise_aware:
         from distill.quantise_aware import simulate, simulated_saver
@@ -106,12 +108,12 @@ def distill(options: DistillOptions, command: str) -> Path:
     result: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
     if sources.validation:
         labels = teacher.info.charset
-        result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, spec).exact
+        result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, taught_spec).exact
         result["accuracy"] = written.info.provenance["validation_accuracy"]
         if options.quantise_aware:
             result["float_accuracy"] = evaluate(Crnn.from_checkpoint(written), sources.validation, charset, spec).exact
         if charset == labels:
-            result |= column_agreement(teacher_model, as_trained(written), sources.validation, spec)
+            result |= column_agreement(teacher_model, as_trained(written), sources.validation, spec, taught_spec)
     write_run(options.out, command, options, result)
     print(report(options.out, result), agreement(result), sep="\n")
     return options.out
@@ -209,8 +211,13 @@ def as_trained(student: Checkpoint) -> Crnn:
 
 
 @torch.inference_mode()
-def column_agreement(teacher: Crnn, student: Crnn, lines: list[Line], spec: InputSpec) -> dict[str, float]:
+def column_agreement(
+    teacher: Crnn, student: Crnn, lines: list[Line], spec: InputSpec, taught_spec: InputSpec | None = None
+) -> dict[str, float]:
     """How well the two agree column by column, since they share an encoder.
+
+    spec: of the student. taught_spec: of the teacher, where it is another; each line then has the width that the
+    student gives it, so that both have the same columns.
 
     spikes_agree: share of the teacher's spikes (the most probable column of each character) at which the student
     has a spike of the same class in the same column; spikes_agree_within_1: at most one column away;
@@ -219,8 +226,13 @@ def column_agreement(teacher: Crnn, student: Crnn, lines: list[Line], spec: Inpu
     teacher = teacher.cpu()  # where training left it
     spikes = exact = near = columns = same = 0
     for line in lines:
-        picture = torch.from_numpy(prepare(line.picture, spec))[None]
-        probs = [model(picture).log_probs.numpy() for model in (teacher, student)]
+        size = line.picture.shape[0], line.picture.shape[1]
+        width, picture = natural_width(*size, spec), with_margins(line.picture, missing_margin(*size, spec))
+        pictures = [
+            torch.from_numpy(prepare(picture, own, width * own.height // spec.height))[None]
+            for own in (taught_spec or spec, spec)
+        ]
+        probs = [model(picture).log_probs.numpy() for model, picture in zip((teacher, student), pictures, strict=True)]
         classes = [best_path(p)[0] for p in probs]
         at = [spike_columns(p)[0] for p in probs]
         columns += len(classes[0])

@@ -5,26 +5,86 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+from torch.nn import functional
+
 from crnn.backbones import DEPTHS
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
-from crnn.model import Crnn, copy_classifier, parameter_count
+from crnn.model import Crnn, Outputs, copy_classifier, parameter_count
+from data.picture import InputSpec
 
 SMALLEST_SHARE = 10
 """A student of less than a tenth of its teacher's parameters or depth is outside the method's bounds."""
 
 
+class HalfHeight(Crnn):
+    """A student that reads lines half as high as its teacher does. In training both are given the teacher's pictures.
+
+    A picture of twice the student's height is halved by the mean of 2 x 2 pixels, as shrinking does; one of the
+    student's own height, as in validation, is taken as it is. What is saved is a plain Crnn.
+    """
+
+    def forward(self, pictures: Tensor) -> Outputs:
+        if pictures.shape[2] == 2 * self.sizes.height:
+            pictures = functional.avg_pool2d(pictures, 2)
+        return super().forward(pictures)
+
+
+def student_spec(taught: InputSpec, height: int | None) -> InputSpec:
+    """How pictures enter the student: as they enter the teacher, or at half its height and width.
+
+    ValueError where another height is asked for: the columns of both must come to lie at the same places.
+    """
+    if height is None or height == taught.height:
+        return taught
+    if height * 2 != taught.height:
+        raise ValueError(
+            f"--student-height is {height}, and the teacher reads {taught.height} pixels; give {taught.height} or "
+            f"{taught.height // 2}, so that the columns of both lie at the same places"
+        )
+    multiple = max(1, taught.width_multiple // 2) if taught.min_width == taught.max_width else taught.width_multiple
+    least, most = (-(-width // 2 // multiple) * multiple for width in (taught.min_width, taught.max_width))
+    return replace(taught, height=height, width_multiple=multiple, min_width=least, max_width=most)
+
+
+def shared_spec(taught: InputSpec, spec: InputSpec) -> InputSpec:
+    """How pictures enter both in training: at the teacher's height, in widths that the student's are halves of."""
+    times = taught.height // spec.height
+    return replace(
+        taught,
+        width_multiple=times * spec.width_multiple,
+        min_width=times * spec.min_width,
+        max_width=times * spec.max_width,
+    )
+
+
 def build_student(
-    teacher: Checkpoint, backbone: str, width: float, charset: Charset, train_encoder: bool, train_classifier: bool
+    teacher: Checkpoint,
+    backbone: str,
+    width: float,
+    charset: Charset,
+    train_encoder: bool,
+    train_classifier: bool,
+    height: int | None = None,
 ) -> Crnn:
     """A recogniser with a new backbone and the teacher's encoder and classifier.
 
     Encoder and classifier are copied; they are frozen (requires_grad False) unless asked otherwise. Gradients flow
     through what is frozen. With a charset other than the teacher's the classifier is new, trained, and starts with
     the teacher's rows for the characters that both know.
+
+    The student has the teacher's columns at the teacher's places, for the encoder knows no others: where those are one
+    fewer or one more than the width asks for its last convolution sees to it, and where it reads at half the
+    teacher's height (height) a column covers half as many pixels of it.
     """
     taught = teacher.info.charset
-    student = Crnn(replace(teacher.info.sizes, backbone=backbone, width=width, classes=charset.classes))
+    sizes = replace(teacher.info.sizes, backbone=backbone, width=width, classes=charset.classes)
+    if height is not None and height != sizes.height:
+        times = sizes.height // height
+        student: Crnn = HalfHeight(replace(sizes, height=height, pixels_per_column=sizes.pixels_per_column // times))
+    else:
+        student = Crnn(sizes)
     weights = teacher.weights
     student.encoder.load_state_dict(
         {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}

@@ -9,7 +9,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from crnn.backbones import BACKBONES, DEPTHS, Backbone, load_imagenet_weights, output_channels, scaled
+from crnn.backbones import (
+    BACKBONES,
+    DEPTHS,
+    OWN_EXTRA_COLUMNS,
+    Backbone,
+    load_imagenet_weights,
+    output_channels,
+    scaled,
+)
 
 NAMES = list(BACKBONES)
 WIDTHS = (32, 40, 64, 136)
@@ -22,8 +30,46 @@ def test_every_backbone_makes_one_row_and_a_column_of_every_four_pixels(name: st
         pictures = torch.randn(2, 3, 32, width)
         with torch.inference_mode():
             maps = backbone.stages(pictures)
-            assert maps.shape == (2, output_channels(backbone.stages), 1, width // 4)
+            own = width // 4 + OWN_EXTRA_COLUMNS.get(name, 0)
+            assert maps.shape == (2, output_channels(backbone.stages), 1, own)
             assert backbone(pictures).shape == (2, width // 4, 24)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_any_backbone_can_have_a_column_more_or_less_for_a_teacher_that_has(name: str, extra: int) -> None:
+    backbone = Backbone(name, 0.125, 24, extra_columns=extra).eval()
+    with torch.inference_mode():
+        for width in WIDTHS:
+            assert backbone(torch.randn(1, 3, 32, width)).shape == (1, width // 4 + extra, 24)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_a_mirrored_picture_gives_mirrored_columns_so_that_they_stay_centred(extra: int) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("resnet18", 0.125, 24, extra_columns=extra).eval()
+    assert backbone.projection is not None
+    shift = backbone.projection[0]
+    stages = torch.randn(1, 64, 1, 9)
+    with torch.inference_mode():
+        forwards = shift(stages)
+        shift.weight.copy_(shift.weight.flip(-1))
+        assert torch.allclose(shift(stages.flip(-1)).flip(-1), forwards, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN_EXTRA_COLUMNS])
+def test_a_column_of_two_pixels_comes_from_one_halving_of_the_width(name: str) -> None:
+    backbone = Backbone(name, 0.125, 24, pixels_per_column=2).eval()
+    with torch.inference_mode():
+        for width in WIDTHS:
+            assert backbone.stages(torch.randn(1, 3, 32, width)).shape[2:] == (1, width // 2)
+            assert backbone(torch.randn(1, 3, 32, width)).shape == (1, width // 2, 24)
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("resnet18", 3), ("resnet18", 8), ("dtrb_vgg", 2)])
+def test_columns_of_other_pixels_are_refused(name: str, pixels: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot give a column every {pixels} pixels; 4 are possible"):
+        Backbone(name, 0.125, 24, pixels_per_column=pixels)
 
 
 @pytest.mark.parametrize("name", NAMES)

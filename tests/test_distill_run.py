@@ -21,9 +21,11 @@ from crnn.model import Crnn
 from crnn.score import Score
 from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
+from data.picture import InputSpec
 from distill import run as run_module
 from distill.cli import DistillOptions
 from distill.run import as_trained, column_agreement, distill, read_back
+from distill.student import build_student
 from export.calibration import gridded_values
 from export.graph import read_graph
 
@@ -130,8 +132,8 @@ def test_kept_teacher_features_give_the_same_student_as_asking_the_teacher_every
 
 
 def exact_windows(make: Callable[..., Any]) -> Callable[..., Any]:
-    def made(sources: Any, charset: Any, spec: Any, fit: Any, augment: bool, exact: bool) -> Any:
-        return make(sources, charset, spec, fit, augment, True)
+    def made(sources: Any, charset: Any, spec: Any, fit: Any, augment: bool, exact: bool, sizes: Any) -> Any:
+        return make(sources, charset, spec, fit, augment, True, sizes)
 
     return made
 
@@ -333,3 +335,61 @@ def test_character_losses_without_any_label_are_refused(teacher: Path, tmp_path:
 def test_an_unknown_character_loss_is_refused(teacher: Path) -> None:
     with pytest.raises(ValueError, match="--character-loss 'long-tail:0' is not understood"):
         options(teacher, character_loss=("long-tail:0",))
+
+
+@pytest.fixture
+def foreign_teacher(tmp_path: Path, random_checkpoint: Callable[..., Path]) -> Path:
+    """A teacher as crnn import-teacher makes it of EasyOCR: grey, 64 high, a column fewer than W / 4."""
+    made = load_checkpoint(random_checkpoint("dtrb_vgg", channels=1, height=64, linear=24, extra_columns=-1))
+    spec = InputSpec(height=64, channels=1, min_width=64, max_width=4096)
+    path = tmp_path / "foreign.pt"
+    save_checkpoint(path, replace(made, info=replace(made.info, input_spec=spec)))
+    return path
+
+
+@pytest.mark.parametrize(("height", "pixels"), [(None, 4), (32, 2)])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_imported_teacher_teaches_through_its_own_encoder_column_by_column(
+    foreign_teacher: Path, lines: Path, height: int | None, pixels: int, labelled: bool
+) -> None:
+    weight = 0.1 if labelled else 0.0
+    chosen = options(foreign_teacher, data=(str(lines),), student_height=height, ctc_weight=weight)
+    student = load_checkpoint(distill(chosen, "distill"))
+    taught = load_checkpoint(foreign_teacher)
+    sizes = student.info.sizes
+    assert (sizes.height, sizes.channels, sizes.pixels_per_column, sizes.extra_columns) == (height or 64, 1, pixels, -1)
+    assert student.info.pixels_per_column == pixels
+    assert student.info.input_spec.height == sizes.height
+    assert sizes.columns(10 * sizes.height) == taught.info.sizes.columns(640)
+    shared = [name for name in taught.weights if name.startswith(("encoder.", "classifier."))]
+    assert all(torch.equal(taught.weights[name], student.weights[name]) for name in shared)
+    result = json.loads(foreign_teacher.with_name("student.run.json").read_text())["result"]
+    assert 0 <= result["columns_agree"] <= 1
+
+
+def test_a_height_whose_columns_cannot_lie_at_the_teachers_is_refused(foreign_teacher: Path, lines: Path) -> None:
+    with pytest.raises(ValueError, match=r"--student-height is 48, and the teacher reads 64 pixels; give 64 or 32"):
+        distill(options(foreign_teacher, data=(str(lines),), student_height=48), "distill")
+
+
+def test_a_student_of_half_the_height_learns_from_the_picture_that_its_teacher_sees(foreign_teacher: Path) -> None:
+    taught = load_checkpoint(foreign_teacher)
+    student = build_student(taught, "resnet18", 0.125, taught.info.charset, False, False, 32).eval()
+    high = torch.rand(2, 1, 64, 160)
+    low = torch.stack([high[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0)
+    with torch.inference_mode():
+        torch.testing.assert_close(student(high).log_probs, student(low).log_probs)
+        assert student(low).features.shape == Crnn.from_checkpoint(taught)(high).features.shape
+
+
+def test_a_student_of_a_teacher_of_one_width_has_its_column_more(
+    tmp_path: Path, lines: Path, random_checkpoint: Callable[..., Path]
+) -> None:
+    made = load_checkpoint(random_checkpoint("dtrb_resnet", channels=1, linear=24, extra_columns=1))
+    spec = InputSpec(channels=1, width_multiple=4, min_width=100, max_width=100)
+    save_checkpoint(tmp_path / "one.pt", replace(made, info=replace(made.info, input_spec=spec)))
+    student = load_checkpoint(distill(options(tmp_path / "one.pt", data=(str(lines),)), "distill"))
+    assert student.info.input_spec == spec
+    with torch.inference_mode():
+        read = Crnn.from_checkpoint(student)(torch.rand(1, 1, 32, 100)).log_probs
+    assert read.shape[1] == student.info.sizes.columns(100) == 26
