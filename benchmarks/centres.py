@@ -4,6 +4,8 @@ A third of the classes is held out: every third in code point order of chars_hwd
 letter, upper and lower case together. Networks are trained on the training crops of the others, in PK batches, and all
 crops of the held-out classes ask each other for their nearest: Recall@1 by cosine. Beside the centre-anchored triplets,
 with each centre rule, hard and plain: batch-hard triplets of pytorch-metric-learning, and softmax with centre loss.
+Hard mining from the first step tells nothing apart at these rates, with pictures as anchors and with centres alike, but
+where a softmax keeps the centres apart; so it begins after a quarter of the epochs, and all triplets serve until then.
 Every arm gets four settings, tried once each in half the epochs on chars_hwdb's training classes, of which every fourth
 is left out and asked; the best is trained with three seeds on both sets. Then the best rule and both peers are trained
 on the first quarter of each class, for as many steps. Every run is kept in --out, so that what was cut off goes on.
@@ -58,6 +60,8 @@ CLASSES, SAMPLES, SEEDS, SIDE, EMBEDDING = 16, 4, 3, 32, 64
 RATES = (1e-3, 3e-3)
 CURVE = 4
 """Every fourth held-out crop is asked after each epoch, for how fast an arm learns."""
+PLAIN_FIRST = 0.25
+"""Share of the epochs in which all triplets count, before the hardest do."""
 COLLAPSED = 0.1
 """Mean Recall@1 below which an arm tells nothing apart, so it is no peer."""
 REACHED = 0.98
@@ -65,7 +69,12 @@ REACHED = 0.98
 
 
 class BatchHard(ClassLoss):
-    """Batch-hard triplets (Hermans et al. 2017) as pytorch-metric-learning has them, on normalised embeddings."""
+    """Batch-hard triplets (Hermans et al. 2017) as pytorch-metric-learning has them, on normalised embeddings.
+
+    mining: "hard", or "plain" for all triplets of a batch.
+    """
+
+    mining: Literal["hard", "plain"] = "hard"
 
     def __init__(self, features: int, counts: Tensor, margin: float = 0.2) -> None:
         from pytorch_metric_learning.losses import TripletMarginLoss  # type: ignore[import-untyped]
@@ -75,7 +84,8 @@ class BatchHard(ClassLoss):
         self.mine, self.triplets = BatchHardMiner(), TripletMarginLoss(margin=margin)
 
     def terms(self, features: Tensor, labels: Tensor, trusted: Tensor | None) -> Terms:
-        return {"loss": self.triplets(features, labels, self.mine(features, labels))}
+        hardest = self.mine(features, labels) if self.mining == "hard" else None
+        return {"loss": self.triplets(features, labels, hardest)}
 
     def scores(self, features: Tensor) -> Tensor:
         raise ValueError("batch-hard triplets have no classifier; ask for nearest neighbours instead")
@@ -83,7 +93,7 @@ class BatchHard(ClassLoss):
 
 @dataclass(frozen=True)
 class Arm:
-    """make: (features, counts, options) -> loss. settings: what is tried, of which the learning rate is not make's.
+    """make: (features, counts, options) -> loss. settings: what is tried; learning rate and plain_first are not make's.
 
     name: a short one, for the picture.
     """
@@ -103,9 +113,19 @@ def centre_triplet(
 
 
 RAW_OR_UNIT = with_rates(RATES, {"margin": 1.0, "normalise": False}, {"margin": 0.5, "normalise": True})
+
+
+def later_hard(settings: Sequence[Json]) -> list[Json]:
+    """The settings with all triplets at first."""
+    return [tried | {"plain_first": PLAIN_FIRST} for tried in settings]
+
+
 ARMS: dict[str, Arm] = {
     "batch-hard": Arm(
-        "batch-hard triplet", "batch-hard", BatchHard, with_rates(RATES, {"margin": 0.2}, {"margin": 0.5})
+        "batch-hard triplet",
+        "batch-hard",
+        BatchHard,
+        later_hard(with_rates(RATES, {"margin": 0.2}, {"margin": 0.5})),
     ),
     "centre-loss": Arm(
         "softmax with centre loss", "softmax + centre", CentreLoss, with_rates(RATES, {"weight": 0.01}, {"weight": 0.1})
@@ -115,7 +135,7 @@ ARMS: dict[str, Arm] = {
             f"centre triplet, {rule_name}, {mining}",
             f"{rule_name}, {mining}",
             partial(centre_triplet, rule, mining),
-            tried,
+            later_hard(tried) if mining == "hard" and name != "classifier" else tried,
         )
         for name, rule_name, rule, tried in (
             ("moving-average", "moving average", MovingAverage, RAW_OR_UNIT),
@@ -245,7 +265,8 @@ def steps(training: CropSet) -> int:
 
 def one_run(options: CentresOptions, file: str, task: Task, arm: str, chosen: Json, seed: int) -> Json:
     """One training; Recall@1 and mAP on the asked crops at its end, Recall@1 on a part of them after every epoch."""
-    loss_options = {key: value for key, value in chosen.items() if key != "learning_rate"}
+    loss_options = {key: value for key, value in chosen.items() if key not in ("learning_rate", "plain_first")}
+    plain_first = chosen.get("plain_first", 0.0)
     training = Training(task.epochs, CLASSES * SAMPLES, chosen["learning_rate"], embedding=EMBEDDING, side=SIDE)
 
     def run() -> Json:
@@ -257,16 +278,23 @@ def one_run(options: CentresOptions, file: str, task: Task, arm: str, chosen: Js
             sampler.epoch = epoch
             return (np.array(batch, np.int64) for batch in sampler)
 
-        def after(_: int, model: CharacterModel) -> None:
+        def loss() -> ClassLoss:
+            made = ARMS[arm].make(EMBEDDING, counts, **loss_options)
+            if plain_first:
+                made.mining = "plain"  # type: ignore[assignment]
+            return made
+
+        def after(done: int, model: CharacterModel) -> None:
+            if plain_first and done >= plain_first * task.epochs:
+                model.classifier.mining = "hard"  # type: ignore[assignment]
             curve.append(retrieval(embeddings(model, some, training), some.labels()).recall_at_1)
 
-        model = train_characters(
-            lambda: ARMS[arm].make(EMBEDDING, counts, **loss_options), task.training, training, seed, batches, after
-        )
+        model = train_characters(loss, task.training, training, seed, batches, after)
         found = retrieval(embeddings(model, task.asked, training), task.asked.labels())
         return {"recall_at_1": found.recall_at_1, "map": found.mean_average_precision, "curve": curve}
 
-    settings = asdict(training) | {
+    mined = {"plain_first": plain_first} if plain_first else {}
+    settings = asdict(training) | mined | {
         "arm": arm, "loss": loss_options, "seed": seed, "crops": len(task.training), "batches": task.batches,
         "classes": len(task.training.classes), "asked": len(task.asked),
     }  # fmt: skip
