@@ -1,4 +1,4 @@
-"""Method 5 on characters that training did not see: `python -m benchmarks.few_shot`, about an hour and a half of a core.
+"""Method 5 on characters that training did not see: `python -m benchmarks.few_shot`, 90 minutes of a core.
 
 Omniglot's two minimal background sets, five alphabets each, and its twenty official runs of 20 classes with one picture
 each. Crops are cut to their ink and a margin. What is chosen is chosen on two alphabets of the first set that training

@@ -105,7 +105,7 @@ class ModelInfo:
         """ValueError naming origin where the text is not what to_json writes."""
         try:
             fields = json.loads(text)
-            if fields["format"] == CHARACTER_FORMAT:
+            if fields["format"] in (CHARACTER_FORMAT, FEW_SHOT_FORMAT):
                 raise ValueError(
                     f"{origin} tells single characters apart and reads no lines; use it with crnn characters classify"
                 )
@@ -183,6 +183,15 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
             raise OSError(str(error).splitlines()[0]) from error
 
     write_atomically(path, write)
+
+
+def has_format(content: dict[str, Any], name: str) -> bool:
+    """Whether what load_tensors read says that it is of that format (FORMAT, CHARACTER_FORMAT, FEW_SHOT_FORMAT)."""
+    info = content.get("info")
+    try:
+        return isinstance(info, str) and bool(json.loads(info)["format"] == name)
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return False
 
 
 def load_tensors(path: Path) -> dict[str, Any]:

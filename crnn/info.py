@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from crnn.checkpoint import load_tensors
+from crnn.checkpoint import CHARACTER_FORMAT, FEW_SHOT_FORMAT, has_format, load_tensors
 from crnn.runtimes import Runtime, open_runtime
 
 
@@ -39,13 +39,17 @@ def main(argv: list[str]) -> int:
 
 
 def character_description(path: Path) -> dict[str, Any] | None:
-    """What a character model tells of itself; None for any other file."""
+    """What a model of characters tells of itself; None for any other file."""
     if path.suffix != ".pt":
         return None
     from crnn.characters import checkpoint as characters
 
     content = load_tensors(path)
-    if not characters.is_character_model(content):
+    if has_format(content, FEW_SHOT_FORMAT):
+        from crnn.characters import few_shot
+
+        return few_shot.description(few_shot.few_shot_model(content, path), path)
+    if not has_format(content, CHARACTER_FORMAT):
         return None
     return characters.description(characters.from_content(content, path), path)
 
@@ -76,7 +80,9 @@ def print_tables(facts: dict[str, Any], console: Console) -> None:
         "size": f"{facts['bytes'] / 1e6:.2f} MB",
         "parameters": f"{facts['parameters']:,}",
     }
-    for title, entries in (character_parts(facts) if "classes" in facts else line_parts(facts)).items():
+    kinds = {"classes": character_parts, "matching": few_shot_parts}
+    parts = next((kind for key, kind in kinds.items() if key in facts), line_parts)
+    for title, entries in parts(facts).items():
         entries = single | entries if title == "file" else entries
         table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2), min_width=40)
         table.add_column(style="dim", no_wrap=True)
@@ -98,6 +104,16 @@ def line_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "input": facts["input_spec"],
         "how it was made": made,
         "parity with torch": facts["parity"],
+    }
+
+
+def few_shot_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Title -> entries, of a few-shot model."""
+    return {
+        "file": {"classes": "none; a support names them"},
+        "network": {"width": facts["width"], "regions": facts["regions"]} | facts["matching"],
+        "input": facts["input_spec"],
+        "how it was made": facts["provenance"],
     }
 
 

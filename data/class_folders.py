@@ -47,7 +47,7 @@ def spelt_out(name: str) -> str:
     return "".join(chr(int(point[2:], 16)) for point in found.group()[1:].split("-"))
 
 
-def open_crops(path: Path | str) -> StoredLines:
+def open_labelled(path: Path | str) -> StoredLines:
     """Any source of labelled crops: an LMDB, or a folder or zip with a labels.tsv or with a folder for each class."""
     source = open_lines(path)
     if isinstance(source, FolderLines) and not any(source.texts()):

@@ -28,7 +28,9 @@ from crnn.characters.classify import Named as Found
 from crnn.characters.classify import copy_crops, file_name, folder_name
 from crnn.characters.classify_cli import ClassifyOptions
 from crnn.characters.crops import crop_spec, squared
+from crnn.characters.few_shot import FewShotInfo, FewShotModel, save_few_shot
 from crnn.characters.model import CharacterModel, build_losses, embedded
+from crnn.characters.regions import MatchingOptions
 from crnn.commands import run_command
 from crnn.info import main as info
 from crnn.read import main as read
@@ -267,3 +269,78 @@ def test_copies_of_one_name_get_numbers_and_strange_names_plain_ones(
 def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         ClassifyOptions(Path("crops"), Path("m.pt"), Path("out"), **changes)
+
+
+@pytest.fixture
+def few_shot(tmp_path: Path) -> Path:
+    """A few-shot model with random weights."""
+    torch.manual_seed(3)
+    save_few_shot(tmp_path / "few.pt", FewShotModel(FewShotInfo(crop_spec(32, 1), 0.125, MatchingOptions("global"))), {})
+    return tmp_path / "few.pt"
+
+
+def test_a_few_shot_model_names_crops_by_the_support(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = crops_folder(A=1, a=1, o=1), tmp_path / "out"
+    assert run(folder, few_shot, out, "--support", str(folder), "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["by"], figures["accuracy"]) == ("support", 1.0)  # each is nearest to itself
+
+
+def test_one_picture_of_one_class_is_a_support(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path]
+) -> None:
+    folder = crops_folder(A=1)
+    assert run(folder, few_shot, tmp_path / "out", "--support", str(folder)) == 0
+    assert (tmp_path / "out" / "classes.tsv").read_text(encoding="utf-8").split("\t")[1] == "A"
+
+
+def test_a_support_crop_that_cannot_be_read_is_named_and_the_others_serve(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = crops_folder(A=2, a=2)
+    support = tmp_path / "support"
+    for name, label in (("x.png", "A"), ("y.png", "a"), ("cut.png", "a")):
+        (support / label).mkdir(parents=True, exist_ok=True)
+        first = next(folder.rglob("*.png")).read_bytes()
+        (support / label / name).write_bytes(first[:60] if name == "cut.png" else first)
+    assert run(folder, few_shot, tmp_path / "out", "--support", str(support)) == 1
+    assert "cut.png" in capsys.readouterr().err
+
+
+def test_a_class_of_the_support_that_loses_all_its_crops_is_named(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path]
+) -> None:
+    support = tmp_path / "support"
+    (support / "z").mkdir(parents=True)
+    (support / "z" / "cut.png").write_bytes(b"\x89PNG")
+    (support / "A").mkdir()
+    (support / "A" / "x.png").write_bytes(next(crops_folder(A=1).rglob("*.png")).read_bytes())
+    with pytest.raises(ValueError, match=r"no crop of 'z' in .*support can be read"):
+        run(support, few_shot, tmp_path / "out", "--support", str(support))
+
+
+def test_a_few_shot_model_asks_for_its_support(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path]
+) -> None:
+    with pytest.raises(ValueError, match=r"few\.pt is a few-shot model .* show it a few crops of each with --support"):
+        run(crops_folder(A=2), few_shot, tmp_path / "out")
+
+
+def test_a_model_with_classes_refuses_a_support(tmp_path: Path, model: Path, crops_folder: Callable[..., Path]) -> None:
+    folder = crops_folder(A=2)
+    with pytest.raises(ValueError, match=r"no region attention, which --support needs; .*crnn characters learn"):
+        run(folder, model, tmp_path / "out", "--support", str(folder))
+
+
+def test_info_tells_what_a_few_shot_model_is(few_shot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info([str(few_shot)]) == 0
+    assert "a support names them" in capsys.readouterr().out
+
+
+def test_reading_lines_with_a_few_shot_model_is_refused(
+    few_shot: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("crnn read", read, ["--model", str(few_shot), str(labelled_folder)]) == 1
+    assert "crnn characters classify" in capsys.readouterr().err

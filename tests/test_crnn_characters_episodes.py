@@ -14,9 +14,9 @@ from torch.nn import functional
 from crnn.characters.crops import crop_spec
 from crnn.characters.episodes import TURNS, ClassCrops, EpisodeObjective, EpisodeWindows, open_classes, train
 from crnn.characters.episodes_cli import EpisodeOptions
-from crnn.characters.few_shot import FewShotOutputs, is_few_shot_model, load_few_shot
+from crnn.characters.few_shot import FewShotOutputs, load_few_shot
 from crnn.characters.regions import MatchingOptions, RegionMatcher
-from crnn.checkpoint import load_tensors
+from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors
 from crnn.commands import FitOptions
 from crnn.objectives.recognition import DeviceBatch
 from data.batches import UNKNOWN, Batch
@@ -137,7 +137,7 @@ def test_composed_classes_have_no_part_in_the_classification() -> None:
 def test_a_run_writes_a_model_that_loads_and_compares(tmp_path: Path, folder: Path, representation: str) -> None:
     train(tiny(tmp_path / "f.pt", folder, representation=representation), "crnn characters episodes")
     model = load_few_shot(tmp_path / "f.pt")
-    assert is_few_shot_model(load_tensors(tmp_path / "f.pt"))
+    assert has_format(load_tensors(tmp_path / "f.pt"), FEW_SHOT_FORMAT)
     assert model.info.matching.representation == representation
     maps = model.maps(np.zeros((3, 32, 32, 1), np.uint8) + np.array([0, 90, 200], np.uint8)[:, None, None, None])
     assert maps.shape[2] * maps.shape[3] == model.regions
@@ -159,9 +159,10 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
         raise KeyboardInterrupt
 
     train(tiny(tmp_path / "whole.pt", folder), "c")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("crnn.characters.episodes.saver", lambda out: stop)
-        train(tiny(tmp_path / "cut.pt", folder), "c")  # its state is that of step 2
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(tmp_path / "cut.pt", folder), "c")  # its state is that of step 2
     train(tiny(tmp_path / "cut.pt", folder, resume=True), "c")
     whole, cut = (load_few_shot(tmp_path / name).state_dict() for name in ("whole.pt", "cut.pt"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

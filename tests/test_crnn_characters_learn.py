@@ -19,7 +19,7 @@ from crnn.characters import classify_cli, learn_cli
 from crnn.characters.checkpoint import CharacterCheckpoint, LearntClass, Memory, load_characters, save_characters
 from crnn.characters.crops import squared
 from crnn.characters.learn import Embedded as Crops
-from crnn.characters.learn import Old, folder_label, grown, support_centres, support_labels, without
+from crnn.characters.learn import Old, grown, support_centres, without
 from crnn.characters.model import CharacterModel, class_probabilities, embedded
 from crnn.characters.reading import SHRINKAGE, LearntScores, learnt_bias, learnt_scores, read_classes, within_covariance
 from crnn.characters.train import some_of_each, train
@@ -165,12 +165,6 @@ def test_a_folder_a_class_teaches_the_same_as_labels(tmp_path: Path, trained: Pa
     assert b.centres is not None
     assert torch.allclose(a.centres, b.centres, atol=1e-6)
     assert a.info.bias == pytest.approx(b.info.bias, abs=1e-6) == pytest.approx(c.info.bias, abs=1e-6)
-
-
-def test_folders_are_named_as_labels_or_as_classify_names_them() -> None:
-    assert [folder_label(name) for name in ("z", "euro", "_U+002F", "a_U+0061", "é_U+0065-U+0301", "a_b")] == [
-        "z", "euro", "/", "a", "e\u0301", "a_b",
-    ]  # fmt: skip
 
 
 def test_one_class_of_one_crop_is_enough(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,7 +313,7 @@ def test_a_support_without_labels_is_refused(tmp_path: Path, trained: Path) -> N
     with pytest.raises(ValueError, match=r"z1\.png of --support has no label"):
         learn(trained, support, tmp_path / "grown.pt")
     (support / "labels.tsv").unlink()
-    with pytest.raises(ValueError, match=r"z0\.png of --support has no label.*into a folder of its name"):
+    with pytest.raises(ValueError, match=r"z0\.png lies in no folder of a class"):
         learn(trained, support, tmp_path / "grown.pt")
 
 
@@ -537,8 +531,3 @@ def test_a_memory_that_does_not_fit_is_refused(tmp_path: Path, trained: Path) ->
         save_characters(tmp_path / "m.pt", replace(known, memory=memory))
         with pytest.raises(ValueError, match=r"memory of .* does not fit"):
             load_characters(tmp_path / "m.pt")
-
-
-def test_the_keys_of_a_zip_name_the_folders_too(tmp_path: Path) -> None:
-    folder = by_folder(tmp_path / "support", z=1, T=1)
-    assert support_labels(FolderLines(folder)) == ["T", "z"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crnn.characters.classify import folder_name
-from data.class_folders import ClassFolders, open_crops, spelt_out
+from data.class_folders import ClassFolders, open_labelled, spelt_out
 
 
 def write(path: Path) -> None:
@@ -21,13 +21,13 @@ def write(path: Path) -> None:
 def test_the_folder_of_a_picture_is_its_label(tmp_path: Path) -> None:
     for name in ("ß/1.png", "ß/2.png", "seven/x.png"):
         write(tmp_path / name)
-    assert sorted(open_crops(tmp_path).texts()) == ["seven", "ß", "ß"]  # type: ignore[type-var]
+    assert sorted(open_labelled(tmp_path).texts()) == ["seven", "ß", "ß"]  # type: ignore[type-var]
 
 
 def test_a_folder_around_all_of_them_is_no_part_of_the_label(tmp_path: Path) -> None:
     for name in ("set/Greek/a/1.png", "set/Greek/b/1.png", "set/Latin/a/1.png"):
         write(tmp_path / name)
-    assert open_crops(tmp_path).texts() == ["Greek/a", "Greek/b", "Latin/a"]
+    assert open_labelled(tmp_path).texts() == ["Greek/a", "Greek/b", "Latin/a"]
 
 
 def test_a_zip_of_folders_reads_the_same(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_zip_of_folders_reads_the_same(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "crops.zip", "w") as archive:
         for path in sorted((tmp_path / "crops").rglob("*.png")):
             archive.write(path, path.relative_to(tmp_path))
-    assert open_crops(tmp_path / "crops.zip").texts() == ["a", "b"]
+    assert open_labelled(tmp_path / "crops.zip").texts() == ["a", "b"]
 
 
 @pytest.mark.parametrize("label", ["a", "A", "/", "€", "ab", "ﬁ", "가"])
@@ -47,7 +47,7 @@ def test_folders_that_classify_made_give_their_labels_back(label: str) -> None:
 def test_a_labels_tsv_goes_before_folders(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png")
     (tmp_path / "labels.tsv").write_text("a/1.png\tq\n", encoding="utf-8")
-    assert open_crops(tmp_path).texts() == ["q"]
+    assert open_labelled(tmp_path).texts() == ["q"]
 
 
 def test_a_picture_beside_the_folders_is_named(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_a_picture_beside_the_folders_is_named(tmp_path: Path) -> None:
 def test_pictures_of_one_class_alone_are_of_that_class(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png")
     write(tmp_path / "a" / "2.png")
-    assert open_crops(tmp_path).texts() == ["a", "a"]
+    assert open_labelled(tmp_path).texts() == ["a", "a"]

@@ -211,15 +211,6 @@ def _memory(content: dict[str, Any] | None, info: CharacterInfo, path: Path) -> 
     return Memory(embeddings, numbers)
 
 
-def is_character_model(content: dict[str, Any]) -> bool:
-    """Whether what load_tensors read says that it is a character model."""
-    info = content.get("info")
-    try:
-        return isinstance(info, str) and bool(json.loads(info)["format"] == CHARACTER_FORMAT)
-    except (KeyError, TypeError, json.JSONDecodeError):
-        return False
-
-
 def description(checkpoint: CharacterCheckpoint, path: Path) -> dict[str, Any]:
     """The file's own account, as JSON values, for `crnn info`."""
     info = checkpoint.info

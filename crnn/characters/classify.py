@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,18 +18,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crnn.characters.checkpoint import CharacterCheckpoint, load_characters
-from crnn.characters.crops import squared
+from crnn.characters.checkpoint import CharacterCheckpoint, CharacterInfo, from_content
+from crnn.characters.crops import squared, squares_in_batches
+from crnn.characters.few_shot import FewShotModel, few_shot_model
 from crnn.characters.metrics import accuracy, by_frequency, look_alikes, macro_accuracy, retrieval
 from crnn.characters.model import CharacterModel, centre_probabilities, class_probabilities, embedded
 from crnn.characters.reading import learnt_scores, read_classes
-from crnn.checkpoint import write_atomically
+from crnn.characters.regions import mean_features
+from crnn.characters.support import support_crops, support_labels
+from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
 from crnn.commands import sentence
 from crnn.progress import with_progress
 from crnn.read import escaped, printable
 from crnn.runtimes.torch_runtime import available_device
+from data.class_folders import open_labelled
 from data.contact_sheet import contact_sheet
 from data.lines import StoredLines, line_name, open_lines
+from data.picture import InputSpec
 from data.picture_files import is_picture_name
 
 if TYPE_CHECKING:
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 SHOWN_PAIRS = 20
 """Pairs of look-alikes that are told."""
 
+FEW_SHOT_BATCH = 128
 SAFE = "-_"
 """Beside letters and digits, what a folder's name may hold on every file system."""
 LONGEST = 24
@@ -60,25 +67,47 @@ class Classified:
     failed: int
 
 
+class Classes(NamedTuple):
+    """counts: label -> crops that it was learnt from. later: those that were not trained, but learnt from a few."""
+
+    counts: dict[str, int]
+    later: frozenset[str]
+
+    @classmethod
+    def of(cls, info: CharacterInfo) -> Classes:
+        counts = [*info.counts, *(entry.crops for entry in info.learnt)]
+        return cls(dict(zip(info.classes, counts, strict=True)), frozenset(info.classes[len(info.counts) :]))
+
+
 def classify(options: ClassifyOptions) -> int:
     """Classifies a source into options.out and prints what was found; see ClassifyOptions. 1 where a crop failed."""
     refuse_used(options.out)
     device = available_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    checkpoint = load_characters(options.model)
-    by = options.by
-    if by == "nearest-centre" and checkpoint.centres is None:
-        raise ValueError(
-            f"{options.model} has no class centres yet, which its training writes at the end; let it end, or use --by "
-            "classifier"
-        )
+    content = load_tensors(options.model)
     source = open_lines(options.source)
-    classified = classified_crops(source, checkpoint, by, device)
+    if has_format(content, FEW_SHOT_FORMAT):
+        model = few_shot_model(content, options.model).to(device)
+        classes, classified, by = few_shot(source, model, options)
+    else:
+        if options.support is not None:
+            raise ValueError(
+                f"{options.model} has classes of its own and no region attention, which --support needs; add classes "
+                "to it with crnn characters learn, or give a model of crnn characters episodes"
+            )
+        checkpoint, by = from_content(content, options.model), options.by
+        if by == "nearest-centre" and checkpoint.centres is None:
+            raise ValueError(
+                f"{options.model} has no class centres yet, which its training writes at the end; let it end, or use "
+                "--by classifier"
+            )
+        classes = Classes.of(checkpoint.info)
+        classified = classified_crops(source, checkpoint, by, device)
     if not classified.crops:
         raise ValueError(f"{options.source} holds no picture that can be read; see the messages above")
     figures = {"source": str(options.source), "model": str(options.model), "by": by, "failed": classified.failed}
-    figures |= measured(source, classified, checkpoint, options)
+    figures |= measured(source, classified, classes, options)
     write_folder(source, classified, options, figures)
     if options.embeddings is not None:
         write_embeddings(options.embeddings, source, classified)
@@ -94,20 +123,8 @@ def refuse_used(out: Path) -> None:
 
 def classified_crops(source: StoredLines, checkpoint: CharacterCheckpoint, by: str, device: torch.device) -> Classified:
     """Every crop that can be read, with its class; a sentence on stderr for each of the others."""
-    model = CharacterModel.from_checkpoint(checkpoint).to(device)
-    spec, kept = checkpoint.info.input_spec, list[int]()
-
-    def crops() -> Iterator[NDArray[np.uint8]]:
-        for index in with_progress(range(len(source)), "classifying", len(source)):
-            try:
-                crop = squared(source[index].picture, spec)
-            except (OSError, ValueError) as error:
-                print(f"crnn characters classify: {sentence(error)}", file=sys.stderr)
-                continue
-            kept.append(index)
-            yield crop
-
-    embeddings = embedded(model, crops(), spec)
+    model, kept = CharacterModel.from_checkpoint(checkpoint).to(device), list[int]()
+    embeddings = embedded(model, readable(source, checkpoint.info.input_spec, kept), checkpoint.info.input_spec)
     if by == "nearest-centre":
         assert checkpoint.centres is not None
         probabilities = centre_probabilities(checkpoint.centres[: len(checkpoint.info.counts)], embeddings)
@@ -122,15 +139,51 @@ def classified_crops(source: StoredLines, checkpoint: CharacterCheckpoint, by: s
     return Classified(named, embeddings, len(source) - len(kept))
 
 
-def measured(
-    source: StoredLines, classified: Classified, checkpoint: CharacterCheckpoint, options: ClassifyOptions
-) -> dict[str, Any]:
+def readable(source: StoredLines, spec: InputSpec, kept: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """Crops that can be read, as squares, their places put into kept; a sentence on stderr for each of the others."""
+    for index in with_progress(range(len(source)), "classifying", len(source)):
+        try:
+            crop = squared(source[index].picture, spec)
+        except (OSError, ValueError) as error:
+            print(f"crnn characters classify: {sentence(error)}", file=sys.stderr)
+            continue
+        kept.append(index)
+        yield crop
+
+
+def few_shot(source: StoredLines, model: FewShotModel, options: ClassifyOptions) -> tuple[Classes, Classified, str]:
+    """Every crop that can be read, each by itself, with the class of the support that it is nearest to.
+
+    An embedding is the mean of a crop's map, of length 1. A support crop that cannot be read counts as failed.
+    """
+    if options.support is None:
+        raise ValueError(
+            f"{options.model} is a few-shot model and has no classes of its own; show it a few crops of each with "
+            "--support"
+        )
+    given = open_labelled(options.support)
+    support = support_crops(given, support_labels(given), model.info.input_spec, "crnn characters classify")
+    names = sorted(set(support.labels))
+    numbers = np.array([names.index(label) for label in support.labels], np.int64)
+    described = model.support(model.maps(support.squares), numbers, len(names))
+    kept, embeddings, named = list[int](), list[NDArray[np.float32]](), list[Named]()
+    for crops in squares_in_batches(readable(source, model.info.input_spec, kept), FEW_SHOT_BATCH):
+        maps = model.maps(crops)
+        embeddings.append(mean_features(maps).cpu().numpy())
+        for row in model.probabilities(described, maps):
+            named.append(Named(kept[len(named)], names[row.argmax()], float(row.max())))
+    found = np.concatenate(embeddings) if embeddings else np.zeros((0, model.map_channels), np.float32)
+    classes = Classes(dict(Counter(support.labels)), frozenset())
+    return classes, Classified(named, found, len(source) - len(kept) + support.failed), "support"
+
+
+def measured(source: StoredLines, classified: Classified, classes: Classes, options: ClassifyOptions) -> dict[str, Any]:
     """Figures as JSON values: counts, and for a labelled source accuracies, retrieval and look-alikes.
 
     Crops whose label is no class of the model ("foreign") cannot be named right: they are left out of the accuracies
     and counted, and take part in retrieval, which needs no class to be known.
     """
-    info, texts = checkpoint.info, source.texts()
+    texts = source.texts()
     found: dict[str, Any] = {
         "crops": len(classified.crops),
         "classes_found": len({crop.found for crop in classified.crops}),
@@ -142,20 +195,18 @@ def measured(
     labels = [texts[classified.crops[row].place] or "" for row in rows]
     ranked = retrieval(classified.embeddings[rows], labels)
     known = [
-        (label, classified.crops[row].found) for label, row in zip(labels, rows, strict=True) if label in info.classes
+        (label, classified.crops[row].found) for label, row in zip(labels, rows, strict=True) if label in classes.counts
     ]
     truth, named = [label for label, _ in known], [name for _, name in known]
-    counts = [*info.counts, *(entry.crops for entry in info.learnt)]
-    groups = by_frequency(truth, named, dict(zip(info.classes, counts, strict=True)), options.many, options.few)
-    learnt = set(info.classes[len(info.counts) :])
+    groups = by_frequency(truth, named, classes.counts, options.many, options.few)
     parts = {
-        name: [pair for pair in known if (pair[0] in learnt) == later]
+        name: [pair for pair in known if (pair[0] in classes.later) == later]
         for name, later in (("trained", False), ("learnt", True))
     }
     return found | {
         "labelled": len(labels),
         "foreign": len(labels) - len(known),
-        "foreign_labels": sorted({label for label in labels if label not in info.classes})[:SHOWN_PAIRS],
+        "foreign_labels": sorted({label for label in labels if label not in classes.counts})[:SHOWN_PAIRS],
         "accuracy": _or_none(accuracy(truth, named)),
         "macro_accuracy": _or_none(macro_accuracy(truth, named)),
         "trained_and_learnt": {

@@ -19,12 +19,15 @@ class ClassifyOptions:
     source: tyro.conf.Positional[Path]
     """A folder, a zip or an LMDB of crops with one character each; labels, where there are any, are compared."""
     model: Path
-    """A file of crnn characters train."""
+    """A file of crnn characters train, learn or episodes."""
     out: Path
     """A folder to make: classes.tsv, sheets/ with a contact sheet a class, crops/ with the pictures by class."""
     by: Literal["classifier", "nearest-centre"] = "classifier"
     """What tells trained classes apart: their classifier, or the nearest class centre. Classes learnt later are read by
     their centre in either case."""
+    support: Path | None = None
+    """A few crops of each class, for a few-shot model, which has no classes of its own: any source with labels, or a
+    folder or zip with one folder a class."""
     embeddings: Path | None = None
     """Write embeddings, labels, classes found and paths to this .npz, for retrieval."""
     json: bool = False

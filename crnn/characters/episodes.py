@@ -34,7 +34,7 @@ from crnn.train import (
     validation_share,
 )
 from data.batches import UNKNOWN, Batch
-from data.class_folders import open_crops
+from data.class_folders import open_labelled
 from data.lines import StoredLines, Subset, is_held_out, split_source
 from data.picture import InputSpec
 
@@ -260,7 +260,7 @@ def open_classes(
         name, weight = split_source(text)
         if weight != 1.0:
             raise ValueError(f"{text!r} gives a weight, and in episodes every class counts the same; leave it out")
-        source = open_crops(name)
+        source = open_labelled(name)
         indices, bare = labelled(source, options.drop_bad)
         if bare:
             dropped[name] = {"no label": bare}
@@ -270,7 +270,7 @@ def open_classes(
         if apart:
             held.append(Subset(source, tuple(sorted(apart))))
     if share is None:
-        source = open_crops(options.validation)
+        source = open_labelled(options.validation)
         held.append(Subset(source, tuple(labelled(source, options.drop_bad)[0])))
     return tuple(training), tuple(held), dropped
 

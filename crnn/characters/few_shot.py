@@ -172,15 +172,6 @@ def load_few_shot(path: Path) -> FewShotModel:
     return few_shot_model(load_tensors(path), path)
 
 
-def is_few_shot_model(content: dict[str, Any]) -> bool:
-    """Whether what load_tensors read says that it is a few-shot model."""
-    info = content.get("info")
-    try:
-        return isinstance(info, str) and bool(json.loads(info)["format"] == FEW_SHOT_FORMAT)
-    except (KeyError, TypeError, json.JSONDecodeError):
-        return False
-
-
 def description(model: FewShotModel, path: Path) -> dict[str, Any]:
     """The file's own account, as JSON values, for `crnn info`."""
     return {

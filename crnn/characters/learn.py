@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,17 +31,14 @@ from crnn.characters.crops import squared
 from crnn.characters.descriptions import class_descriptions
 from crnn.characters.model import CharacterModel, class_probabilities, embedded
 from crnn.characters.reading import LearntScores, learnt_bias, learnt_scores, read_classes
+from crnn.characters.support import support_crops, support_labels
 from crnn.characters.train import MEMORY_MOST
-from crnn.commands import sentence
 from crnn.runtimes.torch_runtime import available_device
-from data.importers.tsv import LABELS
-from data.lines import StoredLines, line_name, open_lines
+from data.class_folders import open_labelled
+from data.lines import StoredLines, open_lines
 
 if TYPE_CHECKING:
     from crnn.characters.learn_cli import ForgetOptions, LearnOptions
-
-CODE_POINTS = re.compile(r".*_(U\+[0-9A-F]{4,6}(?:-U\+[0-9A-F]{4,6})*)")
-"""A folder's name as crnn characters classify makes it of a short label."""
 
 
 class Embedded(NamedTuple):
@@ -83,7 +78,7 @@ def learn(options: LearnOptions) -> int:
         torch.set_num_threads(options.threads)
     before = load_characters(options.model)
     refuse_unready(before, options)
-    source = open_lines(options.support)
+    source = open_labelled(options.support)
     labels = support_labels(source)
     refuse_known(labels, before.info)
     model = CharacterModel.from_checkpoint(before).to(device)
@@ -149,33 +144,6 @@ def refuse_unready(checkpoint: CharacterCheckpoint, options: LearnOptions) -> No
         )
 
 
-def support_labels(source: StoredLines) -> list[str]:
-    """The label of every crop: from labels.tsv or an LMDB, or without any label the name of the folder it lies in.
-
-    ValueError with the first key where only some have a label, or where none has and a crop lies in no folder.
-    """
-    texts, keys = source.texts(), source.keys()
-    bare = next((i for i, text in enumerate(texts) if not text), None)
-    if bare is None:
-        return [text or "" for text in texts]
-    if any(texts):
-        raise ValueError(f"{keys[bare]} of --support has no label; label it in {LABELS} or take it out")
-    folders = [line_name(key, source.path).split("/")[:-1] for key in keys]
-    loose = next((key for key, folder in zip(keys, folders, strict=True) if not folder), None)
-    if loose is not None:
-        raise ValueError(
-            f"{loose} of --support has no label; add a {LABELS} of picture<TAB>character, or put the crops of each "
-            "character into a folder of its name"
-        )
-    return [folder_label(folder[0]) for folder in folders]
-
-
-def folder_label(name: str) -> str:
-    """The label that a folder's name means: the name itself, or the code points at its end (a_U+0061)."""
-    points = CODE_POINTS.fullmatch(name)
-    return name if points is None else "".join(chr(int(point[2:], 16)) for point in points[1].split("-"))
-
-
 def refuse_known(labels: Sequence[str], info: CharacterInfo) -> None:
     """ValueError naming the first label that the model has a class for."""
     numbers = info.numbers()
@@ -200,18 +168,8 @@ def embedded_crops(source: StoredLines, labels: Sequence[str], model: CharacterM
 
     ValueError naming a label that is left without any.
     """
-    crops, kept = list[NDArray[np.uint8]](), list[str]()
-    for index, label in enumerate(labels):
-        try:
-            crops.append(squared(source[index].picture, info.input_spec))
-        except (OSError, ValueError) as error:
-            print(f"crnn characters learn: {sentence(error)}", file=sys.stderr)
-            continue
-        kept.append(label)
-    lost = next((label for label in labels if label not in set(kept)), None)
-    if lost is not None:
-        raise ValueError(f"no crop of {lost!r} in {source.path} can be read, see above; give others or take it out")
-    return Embedded(kept, embedded(model, crops, info.input_spec), len(labels) - len(kept))
+    found = support_crops(source, labels, info.input_spec, "crnn characters learn")
+    return Embedded(found.labels, embedded(model, found.squares, info.input_spec), found.failed)
 
 
 def old_crops(options: LearnOptions, checkpoint: CharacterCheckpoint, model: CharacterModel) -> Old:

@@ -45,7 +45,8 @@ from crnn.train import (
     start_torch,
     validation_share,
 )
-from data.lines import Line, StoredLines, Subset, hold_out, open_lines, split_source
+from data.class_folders import open_labelled
+from data.lines import Line, StoredLines, Subset, hold_out, split_source
 from data.picture import InputSpec
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def open_crops(options: CharacterTrainOptions) -> Crops:
 
 def opened(name: str, drop_bad: bool) -> tuple[StoredLines, int]:
     """The labelled crops of a source, and how many have no label."""
-    source = open_lines(name)
+    source = open_labelled(name)
     kept, bare = labelled(source, drop_bad)
     return (Subset(source, tuple(kept)) if bare else source), bare
 

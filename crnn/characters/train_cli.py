@@ -23,8 +23,8 @@ class CharacterTrainOptions:
     """Options of crnn characters train.
 
     Attributes:
-        data: sources of crops with one character each, every one an LMDB, a folder or a zip with labels.tsv; with
-            :weight mixed by weight. A label may be any text; each is one class.
+        data: sources of crops with one character each, every one an LMDB, or a folder or a zip with labels.tsv or with
+            one folder a class; with :weight mixed by weight. A label may be any text; each is one class.
         out: the model file.
         loss: cross-entropy, balanced-softmax, logit-adjusted, ldam, long-tail, centre-triplet, centre-loss; several are
             summed, with :weight, and the first one's classifier is the model's.
