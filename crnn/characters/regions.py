@@ -31,7 +31,7 @@ class MatchingOptions:
     a region become one value. weighted: unlike pictures of a class count less in its description.
     """
 
-    representation: Representation = "both"
+    representation: Representation = "global"
     attention: Comparison = "difference"
     weighted: bool = True
 
