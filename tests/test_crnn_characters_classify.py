@@ -275,7 +275,9 @@ def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], sentenc
 def few_shot(tmp_path: Path) -> Path:
     """A few-shot model with random weights."""
     torch.manual_seed(3)
-    save_few_shot(tmp_path / "few.pt", FewShotModel(FewShotInfo(crop_spec(32, 1), 0.125, MatchingOptions("global"))), {})
+    save_few_shot(
+        tmp_path / "few.pt", FewShotModel(FewShotInfo(crop_spec(32, 1), 0.125, MatchingOptions("global"))), {}
+    )
     return tmp_path / "few.pt"
 
 

@@ -7,6 +7,7 @@ loader.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,15 +21,11 @@ from torch import Tensor, nn
 from crnn.backbones import scaled
 from crnn.characters.crops import squares_in_batches
 from crnn.characters.regions import MatchingOptions, RegionMatcher, Support
+from crnn.characters.trunks import REGION_CHANNELS, REGION_STRIDES, region_trunk
 from crnn.checkpoint import FEW_SHOT_FORMAT, load_tensors, save_tensors
 from data.picture import InputSpec, scale
 
 VERSION = 1
-CHANNELS = (64, 96, 128, 128)
-"""Of the trunk's modules at width 1."""
-STRIDES = (2, 2, 1, 1)
-"""Of the first convolution of each module; 48 x 48 pixels become 12 x 12, and 6 x 6 regions after the pooling."""
-DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -72,20 +69,6 @@ class FewShotOutputs(NamedTuple):
     maps: Tensor
 
 
-def trunk(width: float, channels: int) -> nn.Sequential:
-    """Four modules of three 3x3 convolutions, each with batch normalisation and ReLU, and one 2x2 max-pooling."""
-    stages, before = nn.Sequential(), channels
-    for planes, stride in zip(CHANNELS, STRIDES, strict=True):
-        after = scaled(planes, width)
-        for i in range(DEPTH):
-            convolution = nn.Conv2d(before, after, 3, stride if i == 0 else 1, 1, bias=False)
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            stages.extend([convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)])
-            before = after
-    stages.append(nn.MaxPool2d(2))
-    return stages
-
-
 class FewShotModel(nn.Module):
     """Crops (N, C, side, side), scaled as the input spec says -> maps (N, D, rows, columns), and what compares them.
 
@@ -97,7 +80,7 @@ class FewShotModel(nn.Module):
         if not info.width > 0:
             raise ValueError(f"the width multiplier is {info.width}; give a number above 0, such as 0.5")
         self.info = info
-        self.trunk = trunk(info.width, info.input_spec.channels)
+        self.trunk = region_trunk(info.width, info.input_spec.channels)
         self.matcher = RegionMatcher(info.matching)
 
     def forward(self, crops: Tensor) -> FewShotOutputs:
@@ -105,14 +88,12 @@ class FewShotModel(nn.Module):
 
     @property
     def map_channels(self) -> int:
-        return scaled(CHANNELS[-1], self.info.width)
+        return scaled(REGION_CHANNELS[-1], self.info.width)
 
     @property
     def regions(self) -> int:
         """R: positions of a map."""
-        side = self.info.input_spec.height
-        for stride in (*STRIDES, 2):
-            side = side // stride if stride == 2 else side
+        side = self.info.input_spec.height // math.prod(REGION_STRIDES) // 2
         return side * side
 
     @torch.inference_mode()

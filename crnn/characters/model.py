@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crnn.backbones import BACKBONES, output_channels, replace_first_convolution, scaled
+from crnn.backbones import BACKBONES, output_channels, replace_first_convolution
 from crnn.characters.checkpoint import CharacterCheckpoint, CharacterSizes
 from crnn.characters.crops import squares_in_batches
+from crnn.characters.trunks import plain
 from crnn.objectives.centres import CENTRE_RULES
 from crnn.objectives.character_losses import CHARACTER_LOSSES
 from crnn.objectives.classification import ClassLoss
@@ -23,23 +24,6 @@ from data.picture import InputSpec, scale
 
 SHARPNESS = 16.0
 """Times the cosine to the centres: what the softmax of --by nearest-centre takes; it changes confidences alone."""
-
-
-def plain(width: float, modules: int = 4, depth: int = 3) -> nn.Sequential:
-    """Modules of 3x3 convolutions, each with batch normalisation and ReLU; every module halves rows and columns.
-
-    Twelve convolutions in four modules, as the trunk of method 5: 48 x 48 pixels become a map of 3 x 3. Channels 32,
-    64, 128, 256 at width 1.
-    """
-    stages, before = nn.Sequential(), 3
-    for number in range(modules):
-        after = scaled(32 * 2**number, width)
-        for i in range(depth):
-            convolution = nn.Conv2d(before, after, 3, 2 if i == 0 else 1, 1, bias=False)
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            stages.extend([convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)])
-            before = after
-    return stages
 
 
 CHARACTER_BACKBONES: dict[str, Callable[[float], nn.Sequential]] = {"plain": plain, **BACKBONES}
