@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.confidence import confidence_figures
 from benchmarks.confusions import confusions
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
@@ -185,6 +186,9 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
         "characters": {
             name: by_frequency([line for own in lines.values() for line in own], groups, options.seed)
             for name, lines in read.items()
+        },
+        "confidence": {
+            name: sureness([line for own in lines.values() for line in own]) for name, lines in read.items()
         },
         "results": [figures(read, model, s.name, groups, options.seed) for model in recognisers for s in sets],
         "confusions": {name: list_confusions(lines) for name, lines in read.items()},
@@ -372,6 +376,11 @@ def by_frequency(lines: Sequence[LineResult], groups: Groups, seed: int) -> dict
         }
     found["outside"] = whole.held.total() - sum(found[name]["held"] for name in groups)
     return found
+
+
+def sureness(lines: Sequence[LineResult]) -> dict[str, Any] | None:
+    """How sure and how right a model was; see benchmarks.confidence."""
+    return confidence_figures([line.confidence for line in lines], [line.right for line in lines])
 
 
 def share_interval(pairs: Sequence[tuple[int, int]], seed: int) -> tuple[float, float]:

@@ -100,8 +100,11 @@ NAMES_WIDTH, NAME_HEIGHT = 150, FONT + 3
 """Pixels right of the curves for their names, and of one."""
 
 
-def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0.0) -> str:
-    """Curves with bands as an <svg> element, named at their ends; what lies below lowest is cut off and says so."""
+def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0.0, unit: int = 1) -> str:
+    """Curves with bands as an <svg> element, named at their ends; what lies below lowest is cut off and says so.
+
+    unit: what one step to the right stands for.
+    """
     right = PLOT.right - NAMES_WIDTH
     ticks = share_ticks(max(lowest, min(min(c.lows) for c in drawn)), max(max(c.highs) for c in drawn))
     last = max(len(c.ys) for c in drawn)
@@ -123,7 +126,8 @@ def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0
         parts.append(line("grid", PLOT.left, down(y), right, down(y)))
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y * 100:g}</text>')
     for x in sorted({1, *range(5, last + 1, 5)}):
-        parts.append(f'<text class="tick" x="{across(x):.1f}" y="{PLOT.bottom + 17}" text-anchor="middle">{x}</text>')
+        told = f'y="{PLOT.bottom + 17}" text-anchor="middle">{x * unit}</text>'
+        parts.append(f'<text class="tick" x="{across(x):.1f}" {told}')
     parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_title)}</text>')
     parts.append(f'<text class="axis" x="{LEFT - 30}" y="16">{escape(y_title)}</text>')
     for number, curve in enumerate(drawn):
@@ -151,16 +155,16 @@ def spread(places: Sequence[float], apart: float, greatest: float) -> list[float
     return [moved[i] for i in range(len(places))]
 
 
+CURVE_COLOURS = "".join(
+    f".kind{i} polyline{{stroke:{colour}}}.kind{i} polygon,text.kind{i}{{fill:{colour}}}"
+    for i, colour in enumerate(("#0b6e99", "#c4532d", "#3d8b40", "#8a5fb0", "#5f6b76", "#b08900"))
+)
+"""CSS of up to six curves."""
+CURVE_STYLE = ".curve polyline{fill:none;stroke-width:2}.curve polygon{stroke:none;opacity:.18}" + CURVE_COLOURS
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#33404d}.tick,.axis{fill:#66737f}.name{font-weight:600}"
     ".grid{stroke:#e3e8ec}.interval{stroke:#9fb0bd;stroke-width:2}.leader{stroke:#c3ced6}"
-    ".network{fill:#0b6e99}.file{fill:#c4532d}"
-    ".curve polyline{fill:none;stroke-width:2}.curve polygon{stroke:none;opacity:.18}"
-    + "".join(
-        f".kind{i} polyline{{stroke:{colour}}}.kind{i} polygon,text.kind{i}{{fill:{colour}}}"
-        for i, colour in enumerate(("#0b6e99", "#c4532d", "#3d8b40", "#8a5fb0", "#5f6b76", "#b08900"))
-    )
-    + "</style>"
+    ".network{fill:#0b6e99}.file{fill:#c4532d}" + CURVE_STYLE + "</style>"
 )
 """For a picture that stands outside the report, whose page has the colours otherwise."""
 

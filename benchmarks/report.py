@@ -9,13 +9,16 @@ from typing import Any
 
 import cv2
 
-from benchmarks.charts import Point, scatter
+from benchmarks.charts import CURVE_STYLE, Curve, Point, curves, scatter
+from benchmarks.confidence import BINS, STEPS
 from benchmarks.report_style import STYLE
 from crnn.score import FEW, Pair, aligned
 from data.lines import Picture
 
 OVER_ALL = "mean of sets"
 SHOWN_CONFUSIONS = 16
+CURVES = 6
+"""Models in the picture of confidence, for there are as many colours."""
 """For each model."""
 
 
@@ -41,6 +44,7 @@ def render(results: dict[str, Any], mistakes: dict[str, dict[str, list[Mistake]]
         header(results),
         section("Accuracy, size and time", accuracy_table(results) + table_notes(results)),
         section("What accuracy costs", charts(results)),
+        section("How sure, and how right", confidence_part(results)),
         section("Worst mistakes", "".join(gallery(results, name, groups) for name, groups in mistakes.items())),
         section("Frequent and rare characters", frequency_table(results)),
         section("Characters taken for others", confusion_lists(results)),
@@ -50,7 +54,7 @@ def render(results: dict[str, Any], mistakes: dict[str, dict[str, list[Mistake]]
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>pocket-crnn benchmark, {escape(results['date'])}</title>"
-        f"<style>{STYLE}{chart_switches(results)}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
+        f"<style>{STYLE}{CURVE_STYLE}{chart_switches(results)}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
     )
 
 
@@ -366,6 +370,32 @@ def frequency_sentence(groups: dict[str, Any]) -> str:
         f"Characters are grouped by how often {whose} hold them: many, at least as often as if all were equally "
         f"frequent; few, under {FEW:.0%} of that."
     )
+
+
+def confidence_part(results: dict[str, Any]) -> str:
+    """A curve of what is right among the surest, and a table of the same; nothing where no line was read."""
+    found = {name: figures for name, figures in results["confidence"].items() if figures}
+    if not found:
+        return ""
+    drawn = [Curve(name, *[tuple(f["accuracy_of_surest"])] * 3) for name, f in list(found.items())[:CURVES]]
+    picture = curves(drawn, "lines kept, the surest first, %", "of them exactly right, %", unit=100 // STEPS)
+    heads = "".join(f"<th>kept at {float(errors):.0%} wrong</th>" for errors in next(iter(found.values()))["kept"])
+    rows = "".join(
+        f'<tr><th scope="row">{breakable(name)}</th><td>{f["mean_confidence"] * 100:.1f}</td>'
+        f"<td>{f['accuracy'] * 100:.1f}</td><td>{f['calibration_error'] * 100:.1f}</td>"
+        + "".join(f"<td>{share * 100:.1f}</td>" for share in f["kept"].values())
+        + "</tr>"
+        for name, f in found.items()
+    )
+    head = f"<tr><th>model</th><th>mean confidence</th><th>exact</th><th>calibration error</th>{heads}</tr>"
+    table = f'<table class="models"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    note = (
+        "Per cent, over all sets. Calibration error: the gap between how sure a model is and how often it is right, "
+        f"the mean over {BINS} bins of confidence. Kept: how many lines remain where the least sure are left out until "
+        "so many of the rest are wrong; choose --min-confidence of crnn read on lines of your own."
+        + (f" The picture has the first {CURVES} models." if len(found) > CURVES else "")
+    )
+    return f'<div class="sure">{picture}</div><div class="scroll">{table}</div><p class="note">{escape(note)}</p>'
 
 
 def confusion_lists(results: dict[str, Any]) -> str:

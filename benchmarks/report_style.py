@@ -81,6 +81,7 @@ table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabu
 .chart .grid { stroke: var(--line) }
 .chart .leader { stroke: var(--soft); stroke-width: .7 }
 .chart .interval { stroke-width: 1.5; opacity: .55 }
+.sure { max-width: 640px }
 .point { fill: var(--network); stroke: var(--network) }
 .point.exported { fill: var(--exported); stroke: var(--exported) }
 .point.peer { fill: var(--peer); stroke: var(--peer) }
