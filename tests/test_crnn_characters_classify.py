@@ -29,6 +29,7 @@ from crnn.characters.classify import copy_crops, file_name, folder_name
 from crnn.characters.classify_cli import ClassifyOptions
 from crnn.characters.crops import crop_spec, squared
 from crnn.characters.few_shot import FewShotInfo, FewShotModel, save_few_shot
+from crnn.characters.learn_cli import main as learn
 from crnn.characters.model import CharacterModel, build_losses, embedded
 from crnn.characters.regions import MatchingOptions
 from crnn.commands import run_command
@@ -346,3 +347,11 @@ def test_reading_lines_with_a_few_shot_model_is_refused(
 ) -> None:
     assert run_command("crnn read", read, ["--model", str(few_shot), str(labelled_folder)]) == 1
     assert "crnn characters classify" in capsys.readouterr().err
+
+
+def test_learning_with_a_few_shot_model_is_refused(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--support", str(crops_folder(A=1)), "--model", str(few_shot), "--out", str(tmp_path / "grown.pt")]
+    assert run_command("crnn characters learn", learn, arguments) == 1
+    assert "few-shot model and has no classes of its own" in capsys.readouterr().err

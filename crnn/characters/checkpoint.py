@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crnn.checkpoint import CHARACTER_FORMAT, FORMAT, load_tensors, save_tensors
+from crnn.checkpoint import CHARACTER_FORMAT, FEW_SHOT_FORMAT, FORMAT, load_tensors, save_tensors
 from data.picture import InputSpec
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ class CharacterInfo:
             fields = json.loads(text)
             if fields["format"] == FORMAT:
                 raise ValueError(f"{origin} reads lines of text and is no character model; use crnn read")
+            if fields["format"] == FEW_SHOT_FORMAT:
+                raise ValueError(
+                    f"{origin} is a few-shot model and has no classes of its own; name crops by examples with crnn "
+                    "characters classify --support"
+                )
             if fields["format"] != CHARACTER_FORMAT:
                 raise KeyError("format")
             if fields["version"] > LEARNT_VERSION:
