@@ -179,6 +179,31 @@ def test_every_text_holds_one_of_the_characters_that_it_must_include() -> None:
     assert {text.index("€") for text in texts if "€" in text} >= {0, 1, 2, 3}
 
 
+def test_signs_stand_beside_words_and_letters_anywhere(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("twelve tens\n", encoding="utf-8")
+    characters = string.ascii_lowercase + "€ä "
+
+    def texts_with(including: str) -> list[str]:
+        options = TextOptions(characters, 1, 20, corpus=corpus, corpus_share=1.0, including=including)
+        return make(options, 400)
+
+    beside = sum("twelve" in text and "tens" in text for text in texts_with("€"))
+    assert beside > 0.9 * 400
+    assert any("€ t" in text or "e €" in text for text in texts_with("€"))
+    within = [text.split("ä")[0] for text in texts_with("ä")]
+    assert len(set(within)) > 8
+
+
+def test_a_sign_makes_room_for_itself_in_a_text_of_full_length(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("twelve\n", encoding="utf-8")
+    options = TextOptions(string.ascii_lowercase + "€", 1, 6, corpus=corpus, corpus_share=1.0, including="€")
+    texts = make(options, 200)
+    assert {len(text) for text in texts} == {6}
+    assert {"€welve", "twelv€"} <= set(texts)
+
+
 def test_texts_of_a_corpus_are_made_to_include_them_too(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("twelve\nthirteen\n", encoding="utf-8")

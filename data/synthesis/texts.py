@@ -20,6 +20,9 @@ PRINTABLE = "".join(chr(code) for code in range(33, 127)) + " "
 
 _TRIES = 40
 
+_SIGNS_AT_EDGES = 0.9
+"""Share of the signs that a text must hold which stand beside a word; the rest, and letters, stand anywhere."""
+
 
 DEFAULT_KINDS = (
     ("word", 0.60), ("number", 0.10), ("price", 0.05), ("date", 0.04), ("time", 0.02), ("code", 0.05),
@@ -133,7 +136,7 @@ class TextMaker:
         return self._with_included(self._random(rng), rng)
 
     def _with_included(self, text: str, rng: np.random.Generator) -> str:
-        """One of the characters that every text must hold, before, behind or in place of another."""
+        """One of the characters that every text must hold; a sign where signs stand, a letter anywhere."""
         including = self.options.including
         if not including or any(c in including for c in text):
             return text
@@ -141,10 +144,23 @@ class TextMaker:
         draw, place = rng.random(), int(rng.integers(len(text) + 1))
         place = 0 if draw < 0.25 else len(text) if draw < 0.5 else place
         place = max(place, int(_is_mark(chosen) and bool(text)))  # a mark needs a letter before it
+        if not chosen.isalnum() and not _is_mark(chosen) and rng.random() < _SIGNS_AT_EDGES:
+            return self._beside_word(text, chosen, rng)
         taken = int(draw > 0.75 or len(text) >= self.options.longest)  # the character behind makes room
         if place == len(text):
             place -= min(taken, place)
         return unicodedata.normalize("NFC", text[:place] + chosen + text[place + taken :])
+
+    def _beside_word(self, text: str, sign: str, rng: np.random.Generator) -> str:
+        """The sign right before or behind a word or number of the text, or alone between spaces."""
+        words = text.split(" ")
+        at = int(rng.integers(len(words)))
+        gap = " " if self.spaced and words[at] and rng.random() < 0.2 else ""
+        before = rng.random() < 0.5
+        room = self.options.longest - len(text) - len(gap) - 1
+        kept = words[at] if room >= 0 else words[at][-room:] if before else words[at][:room]
+        words[at] = sign + gap + kept if before else kept + gap + sign
+        return " ".join(words)
 
     def _writable(self, word: str) -> bool:
         return all(c in self.allowed for c in word) or any(
