@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from crnn.characters.descriptions import class_descriptions
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint
 from crnn.commands import same_run, write_run
@@ -33,18 +33,17 @@ from crnn.train import (
     validator,
 )
 from data.lines import Line
-from data.picture import InputSpec, prepare
-from distill.objective import distance
+from data.picture import InputSpec
+from distill.new_rows import chosen_examples, new_rows
 
 if TYPE_CHECKING:
     from distill.extend_cli import ExtendOptions
 
-OLD_LINES = 600
-"""Lines of old characters on which the biases of new rows are set."""
+LEARNING_RATE = 1e-3
+"""Of adamw where none is given; 2e-3 lost three times as many old lines, under three times the anchor."""
 
-SHRINKAGE, ROW_LENGTH, BIAS_MARGIN = 0.1, 4.0, 1.0
-"""Of new rows, see new_rows: found on a student and five signs, where they read 37 % of the signs before any training
-and one column in ten thousand of lines of old characters otherwise than before; without whitening it was 17 %."""
+NEAR = 2
+"""Columns of 4 pixels around a new character, whose context changes with it."""
 
 
 class Steady(Crnn):
@@ -59,17 +58,24 @@ class Steady(Crnn):
 
 
 class Anchored(nn.Module):
-    """CTC, plus the distance to the old model on lines without a new character (method 1's, L2 after the encoder).
+    """CTC, plus anchor times method 1's KL distance to the old model on the old classes, where no new character is.
+
+    That is KL(old model || this one) of a column's probabilities, its mean over all columns of lines of old characters
+    and over those further than NEAR from a new one. A new class has the probability 0 in the old model, so that what
+    is read as a new character where none is costs too.
 
     old: the model of before, frozen. added: class numbers of the new characters.
     """
 
+    known: Tensor
     added: Tensor
 
     def __init__(self, old: Crnn, added: Sequence[int], anchor: float) -> None:
         super().__init__()
         self.teacher = old.requires_grad_(False).eval()
+        classes = range(old.sizes.classes + len(added))
         self.register_buffer("added", torch.tensor(added))
+        self.register_buffer("known", torch.tensor([number for number in classes if number not in added]))
         self.anchor = anchor
 
     def train(self, mode: bool = True) -> Anchored:
@@ -79,13 +85,21 @@ class Anchored(nn.Module):
 
     def forward(self, outputs: Outputs, batch: DeviceBatch, step: int) -> Terms:
         ctc = ctc_loss(outputs.log_probs, batch)
-        known = ~torch.isin(batch.classes, self.added).any(1)  # (N,)
-        if not self.anchor or not bool(known.any()):
-            return {"loss": ctc, "ctc": ctc, "anchor": ctc.detach() * 0.0}
+        if not self.anchor:
+            return {"loss": ctc, "ctc": ctc}
         with torch.no_grad():
-            taught = self.teacher(batch.pictures[known]).encoded
-        apart = distance("l2", outputs.encoded[known].float(), taught, "features", 1.0)
-        return {"loss": ctc + self.anchor * apart, "ctc": ctc, "anchor": apart}
+            told = self.teacher(batch.pictures).log_probs  # (N, T, old classes)
+        apart = (told.exp() * (told - outputs.log_probs[..., self.known])).sum(-1)  # (N, T)
+        kept = ~near_new(outputs.log_probs, batch, torch.isin(batch.classes, self.added))  # (N, T)
+        anchor = (apart * kept).sum() / kept.sum().clamp(min=1)
+        return {"loss": ctc + self.anchor * anchor, "ctc": ctc, "anchor": anchor}
+
+
+def near_new(log_probs: Tensor, batch: DeviceBatch, is_new: Tensor) -> Tensor:
+    """Columns at most NEAR from one that shows a new character: bool (N, T). is_new: bool (N, S), of the labels."""
+    shown = aligned_characters(log_probs, batch.classes, batch.lengths)  # (N, T)
+    there = is_new.gather(1, shown.clamp(min=0)) & (shown >= 0)
+    return functional.max_pool1d(there.float(), 2 * NEAR + 1, 1, NEAR).bool()
 
 
 def extend(options: ExtendOptions, command: str) -> Path:
@@ -104,8 +118,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     model = Steady(replace(before.info.sizes, classes=charset.classes))
     model.load_state_dict({k: v for k, v in before.weights.items() if not k.startswith("classifier.")}, strict=False)
     copy_classifier(model, charset, before.weights, known)
-    examples = chosen_examples(with_new, added, options.examples, options.fit.seed)
-    old_lines = first_lines(without, OLD_LINES) or examples  # with nothing else, their other columns must do
+    examples = chosen_examples(with_new, charset, added, options.examples)
+    old_lines = first_lines(without, options.validation_lines) or examples  # their other columns must do then
     rows = new_rows(old, known, charset, examples, old_lines, spec)
     with torch.no_grad():
         numbers = [charset.characters.index(c) + 1 for c in added]
@@ -126,8 +140,11 @@ def extend(options: ExtendOptions, command: str) -> Path:
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     write_run(options.out, command, options)
+    loop = options.fit
+    if loop.optimiser == "adamw" and loop.learning_rate is None:
+        loop = replace(loop, learning_rate=LEARNING_RATE)
     progress = fit(
-        model, make_windows(mixed, charset, spec, options.fit, augment=True), objective, options.fit,
+        model, make_windows(mixed, charset, spec, loop, augment=True), objective, loop,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
@@ -169,9 +186,9 @@ def sources(
     given = Sources((), (), [], {})
     if options.data:
         opened = open_sources(options.data, charset, before.info.input_spec, "0.2", count, True, fields, seed)
-        kept = [line for line in opened.validation if not set(added).isdisjoint(line.text or "")]
+        kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
-    shown = set(added) & set("".join(t or "" for source in given.training for t in source.texts()))
+    shown = set(added) & set(charset.normalise("".join(t or "" for s in given.training for t in s.texts())))
     drawable = drawable_of(added, fields) if options.drawn else ""
     unseen = [c for c in added if c not in shown and c not in drawable]
     if unseen:
@@ -183,12 +200,14 @@ def sources(
         drawn = [held[i] for i in range(count)]
         total = sum(given.weights) or 1.0
         given = Sources((*given.training, training), (*given.weights, total), given.validation + drawn, given.dropped)
+    measured = options.rehearse or (("synth",) if options.drawn else ())  # what is not rehearsed may be forgotten
     without = Sources((), (), [], {})
-    if options.rehearse:
-        spec, known = before.info.input_spec, before.info.charset
-        opened = open_sources(options.rehearse, known, spec, "0.1", count, True, fields, seed)
+    if measured:
+        opened = open_sources(measured, before.info.charset, before.info.input_spec, "0.05", count, True, fields, seed)
         share = sum(given.weights) / sum(opened.weights)
         without = replace(opened, weights=tuple(weight * share for weight in opened.weights))
+    if not options.rehearse:
+        without = replace(without, training=(), weights=())
     return given, without
 
 
@@ -211,67 +230,6 @@ def first_lines(of: Sources, count: int) -> list[Line]:
     """As many lines from the start of each training source, together about count."""
     each = -(-count // max(1, len(of.training)))
     return [source[i] for source in of.training for i in range(min(each, len(source)))]
-
-
-def chosen_examples(of: Sources, added: Sequence[str], count: int, seed: int) -> list[Line]:
-    """Training lines until each new character was seen count times, or no line is left."""
-    left = dict.fromkeys(added, count)
-    chosen = []
-    for source in of.training:
-        for i in range(min(len(source), 20 * count * len(added))):
-            text = source.texts()[i] or ""
-            if any(left.get(c, 0) > 0 for c in text):
-                chosen.append(source[i])
-                for c in text:
-                    left[c] = left.get(c, 0) - 1
-            if max(left[c] for c in added) <= 0:
-                break
-    return chosen
-
-
-@torch.inference_mode()
-def new_rows(
-    old: Crnn, known: Charset, charset: Charset, examples: Iterable[Line], old_lines: Iterable[Line], spec: InputSpec
-) -> tuple[Tensor, Tensor]:
-    """Weights (A, H) and biases (A,) of the classes that charset has and known has not.
-
-    A row points from the mean of old characters to the description of the new one (method 5's weighted mean over what
-    the encoder says in its columns), in the metric of Fisher's discriminant: the mean of the covariances of old
-    characters and of the examples around their descriptions, with SHRINKAGE of its diagonal's mean added; its length is
-    ROW_LENGTH times that of old rows on average. Where a line shows a new character the old model cannot say: the
-    alignment lets it be any column that is probably no blank. The bias is BIAS_MARGIN below the largest with which no
-    column of the old lines would be read as the new character, so old readings hardly change.
-    """
-    added = [c for c in charset.characters if c not in known.characters]
-    features, labels = [], []
-    for line in examples:
-        encoded, log_probs = _outputs(old, line, spec)
-        wild = log_probs.new_empty(1, log_probs.shape[1], charset.classes)
-        wild[..., [0, *(charset.characters.index(c) + 1 for c in known.characters)]] = log_probs
-        anything = log_probs[..., 1:].logsumexp(-1)
-        for c in added:
-            wild[..., charset.characters.index(c) + 1] = anything
-        classes = torch.tensor([charset.encode(line.text or "", line.key)])
-        shown = aligned_characters(wild, classes, torch.tensor([classes.shape[1]]))[0]  # (T,)
-        for place, number in enumerate(classes[0].tolist()):
-            character = charset.characters[number - 1]
-            if character in added:
-                columns = (shown == place).nonzero()[:, 0]
-                features.append(encoded[0, columns[anything[0, columns].argmax()]])
-                labels.append(added.index(character))
-    found, classes = torch.stack(features), torch.tensor(labels)  # (M, H), (M,)
-    descriptions = class_descriptions(found, classes, len(added))  # (A, H)
-    encoded = torch.cat([_outputs(old, line, spec)[0][0] for line in old_lines])  # (M, H)
-    best = old.classifier(encoded).max(-1)  # (M,)
-    characters = encoded[best.indices != 0]
-    apart = found - descriptions[classes]
-    spread = (torch.cov(characters.T) + apart.T @ apart / len(apart)) / 2  # (H, H)
-    spread += SHRINKAGE * spread.diagonal().mean() * torch.eye(len(spread))
-    directions = torch.linalg.solve(spread, (descriptions - characters.mean(0)).T).T
-    length = ROW_LENGTH * old.classifier.weight.norm(dim=-1).mean()
-    rows = nn.functional.normalize(directions, dim=-1) * length
-    biases = (best.values[:, None] - encoded @ rows.T).min(0).values
-    return rows, biases - BIAS_MARGIN
 
 
 def compare(
@@ -330,9 +288,3 @@ def by_character(start: dict[str, Any], end: dict[str, Any]) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _outputs(model: Crnn, line: Line, spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """Encoded (1, T, H) and log-probabilities (1, T, K) of one line."""
-    outputs = model(torch.from_numpy(prepare(line.picture, spec))[None])
-    return outputs.encoded, outputs.log_probs

@@ -13,7 +13,7 @@ from crnn.commands import FitOptions, parse_options
 
 
 def _few_steps() -> FitOptions:
-    return FitOptions(until=("600",), learning_rate=5e-4, warm_up=50, validate_every=200)
+    return FitOptions(until=("1000",), validate_every=250)
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class ExtendOptions:
         drawn: whether lines with the new characters are drawn too, in as many fonts as have them.
         rehearse: lines of the old characters, so that they are not forgotten: synth, as the model knows it, or stored
             lines such as those it was trained on.
-        anchor: weight of the distance to the old model, on lines of old characters alone; 0 for none.
+        anchor: weight of the distance to the old model, where a line shows no new character; 0 for none.
         examples: of each new character, from which its row of the classifier is made.
-        train_encoder: let the encoder learn too; a student then no longer shares its teacher's.
-        validation_lines: of old characters, and as many with new ones.
+        train_encoder: let the encoder learn too; where it may not, a student goes on sharing its teacher's, and reads
+            fewer of the new characters.
+        validation_lines: held out, of old characters, and as many with new ones; on as many training lines of old
+            characters the biases of new rows are set.
         resume: go on with the interrupted run of this --out.
         overwrite: replace the result or the interrupted run of this --out.
-        fit: the training loop.
+        fit: the training loop; adamw's learning rate is 1e-3 where none is given.
     """
 
     model: Path
@@ -44,9 +46,9 @@ class ExtendOptions:
     data: tuple[str, ...] = ()
     drawn: bool = True
     rehearse: tuple[str, ...] = ("synth",)
-    anchor: float = 1.0
+    anchor: float = 10.0
     examples: int = 40
-    train_encoder: bool = False
+    train_encoder: bool = True
     validation_lines: int = 500
     resume: bool = False
     overwrite: bool = False

@@ -17,13 +17,15 @@ from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions
 from crnn.fit import read_lines
 from crnn.model import Crnn, Outputs
-from crnn.objectives.recognition import DeviceBatch
+from crnn.objectives.line_characters import aligned_characters
+from crnn.objectives.recognition import DeviceBatch, ctc_loss
 from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
-from distill.extend import Anchored, Steady, drawable_of, extend, extended, new_rows
+from distill.extend import NEAR, Anchored, Steady, drawable_of, extend, extended, near_new
 from distill.extend_cli import ExtendOptions
+from distill.new_rows import new_rows
 
 FIT = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=1, save_every=1)
 
@@ -99,8 +101,8 @@ def test_no_line_that_set_the_biases_is_read_otherwise_at_the_start(model: Path)
 
 def test_the_encoder_stays_as_it_is_unless_it_may_learn(model: Path) -> None:
     before = load_checkpoint(model).weights
-    after = load_checkpoint(extend(options(model), "crnn extend-charset")).weights
-    learnt = extend(options(model, out=model.with_name("learnt.pt"), train_encoder=True), "crnn extend-charset")
+    after = load_checkpoint(extend(options(model, train_encoder=False), "crnn extend-charset")).weights
+    learnt = extend(options(model, out=model.with_name("learnt.pt")), "crnn extend-charset")
     encoder = [name for name in before if name.startswith("encoder.")]
     assert all(torch.equal(before[name], after[name]) for name in encoder)
     assert not all(torch.equal(before[name], load_checkpoint(learnt).weights[name]) for name in encoder)
@@ -132,22 +134,70 @@ def test_it_learns_from_given_lines_alone(model: Path, lines: Path) -> None:
     assert len(open_lines(str(lines))) == 16
 
 
-def test_the_anchor_is_measured_on_lines_without_a_new_character(model: Path) -> None:
-    old = Crnn.from_checkpoint(load_checkpoint(model))
-    objective = Anchored(old, [5], 2.0)
+def test_what_is_not_rehearsed_is_still_measured(model: Path) -> None:
+    out = extend(options(model, rehearse=()), "crnn extend-charset")
+    assert json.loads(out.with_suffix(".run.json").read_text())["result"]["end"]["old_lines"] == 6
+
+
+def anchored_batch(old: Crnn) -> tuple[DeviceBatch, Outputs]:
+    """Two lines of 16 columns, the second with the new class 5, and probabilities by chance."""
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randn(2, 3, 32, 64, generator=generator)
     with torch.no_grad():
-        outputs = old(torch.randn(2, 3, 32, 64))
-    moved = Outputs(outputs.features, outputs.encoded + torch.tensor([0.0, 3.0])[:, None, None], outputs.log_probs)
+        outputs = old(pictures)
     batch = DeviceBatch(
-        torch.randn(2, 3, 32, 64), torch.tensor([[1, 2], [5, 2]]), torch.tensor([2, 2]), torch.full((2, 16), -1),
+        pictures, torch.tensor([[1, 2], [5, 2]]), torch.tensor([2, 2]), torch.full((2, 16), -1),
         torch.zeros(2, 2, dtype=torch.int64),
     )  # fmt: skip
+    log_probs = torch.randn(2, 16, old.sizes.classes + 1, generator=generator).log_softmax(-1)
+    return batch, outputs._replace(log_probs=log_probs)
+
+
+def test_the_anchor_is_the_divergence_from_the_old_model_where_no_new_character_is(model: Path) -> None:
+    old = Crnn.from_checkpoint(load_checkpoint(model))
+    batch, made = anchored_batch(old)
+    terms = Anchored(old, [5], 2.0)(made, batch, 0)
     with torch.no_grad():
-        taught = old(batch.pictures[:1]).encoded
-    terms = objective(moved, batch, 0)
-    expected = (moved.encoded[:1] - taught).square().sum(-1).mean()
-    assert terms["anchor"] == pytest.approx(float(expected), rel=1e-5)
-    assert terms["loss"] == pytest.approx(float(terms["ctc"] + 2 * expected), rel=1e-5)
+        told = old(batch.pictures).log_probs
+    near = near_new(made.log_probs, batch, torch.tensor([[False, False], [True, False]]))
+    apart = []
+    for i, column in (~near).nonzero().tolist():
+        pairs = [(p, made.log_probs[i, column, k + (k >= 5)]) for k, p in enumerate(told[i, column])]
+        apart.append(sum(float(p.exp() * (p - q)) for p, q in pairs))
+    ctc = ctc_loss(made.log_probs, batch)
+    assert terms["anchor"] == pytest.approx(sum(apart) / len(apart), rel=1e-4)
+    assert terms["loss"] == pytest.approx(float(ctc + 2 * terms["anchor"]), rel=1e-5)
+
+
+def test_the_anchor_is_zero_at_the_old_model_with_classes_that_are_never_read(model: Path) -> None:
+    old = Crnn.from_checkpoint(load_checkpoint(model))
+    batch, made = anchored_batch(old)
+    with torch.no_grad():
+        told = old(batch.pictures).log_probs
+    never = torch.full_like(told[..., :1], -50.0)
+    same = made._replace(log_probs=torch.cat([told[..., :5], never, told[..., 5:]], -1))
+    assert Anchored(old, [5], 1.0)(same, batch, 0)["anchor"] == pytest.approx(0, abs=1e-6)
+    likely = same._replace(log_probs=torch.cat([told[..., :5], never + 50, told[..., 5:]], -1).log_softmax(-1))
+    assert Anchored(old, [5], 1.0)(likely, batch, 0)["anchor"] > 0.5
+
+
+def test_columns_near_a_new_character_are_not_anchored(model: Path) -> None:
+    old = Crnn.from_checkpoint(load_checkpoint(model))
+    batch, made = anchored_batch(old)
+    is_new = torch.tensor([[False, False], [True, False]])
+    near = near_new(made.log_probs, batch, is_new)
+    shown = aligned_characters(made.log_probs, batch.classes, batch.lengths)
+    assert not near[0].any()
+    for column in range(16):
+        around = shown[1, max(0, column - NEAR) : column + NEAR + 1]
+        assert bool(near[1, column]) == bool((around == 0).any())
+
+
+def test_without_an_anchor_all_lines_have_ctc_alone(model: Path) -> None:
+    old = Crnn.from_checkpoint(load_checkpoint(model))
+    batch, made = anchored_batch(old)
+    terms = Anchored(old, [5], 0.0)(made, batch, 0)
+    assert terms["loss"] == pytest.approx(float(ctc_loss(made.log_probs, batch)))
 
 
 def test_normalisation_is_in_eval_mode_while_the_rest_trains(model: Path) -> None:
@@ -193,3 +243,19 @@ def test_an_interrupted_run_goes_on_to_the_same_model(model: Path, monkeypatch: 
     monkeypatch.setattr(fit_module._State, "save", state)
     resumed = load_checkpoint(extend(replace(halves, resume=True), "crnn extend-charset"))
     assert all(torch.equal(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
+
+
+def test_an_exported_grown_model_reads_with_the_grown_charset(model: Path, lines: Path) -> None:
+    from crnn.recogniser import load
+    from export.command import ExportOptions, export
+
+    grown = extend(options(model, validation_lines=2), "crnn extend-charset")
+    out = grown.with_suffix(".onnx")
+    (_,) = export(ExportOptions(grown, ("onnx-int8",), out, data=(str(lines),), calibration_lines=2, lines=2))
+    assert load(out, threads=1).info.charset.characters == load_checkpoint(grown).info.charset.characters
+
+
+def test_the_optimiser_without_a_learning_rate_works_with_the_defaults(model: Path) -> None:
+    defaults = ExtendOptions(model, "+").fit
+    fit = replace(FIT, optimiser="gradient-direction", warm_up=defaults.warm_up, learning_rate=defaults.learning_rate)
+    assert extend(options(model, fit=fit), "crnn extend-charset").exists()

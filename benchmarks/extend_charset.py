@@ -1,0 +1,374 @@
+"""A charset that grows: `python -m benchmarks.extend_charset`, about an hour and a half of one core.
+
+The student of benchmarks.real_pair learns five signs, and fifty signs and letters, from drawn lines alone, while it
+rehearses what it was trained on; without anchor, without rehearsal, and by plain fine-tuning, which has neither. New
+characters are read on lines of unseen fonts and words, old ones there and on whole real test sets, before and after,
+paired line by line. How well the student reads signs that it always knew, in lines made the same way, stands beside.
+Then it learns the characters of two real sets that it lacks, from one half of each set, and reads the other half. Test
+sets are read at the end, by models whose options were found on drawn lines and on held-out lines of training sets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.intervals import bootstrap_interval
+from benchmarks.stages import RESULTS, finished, run_stage, write_json
+from crnn.checkpoint import load_checkpoint
+from crnn.commands import run_path
+from crnn.score import character_recall
+from data.lines import open_lines
+from data.synthesis.fonts import find_fonts
+from data.synthesis.texts import PRINTABLE
+
+FIVE = "€£¥§©"
+FIFTY = FIVE + "¢®™°±×÷¿¡«»µ¶½¼¾•†‡„¬" + "äöüßàáâãåæçèéêëíîñóôøúýÿ"
+KNOWN_SIGNS = "$#&@%"
+"""Signs that the student always knew, put into lines as the new ones are: what it can be hoped to read."""
+
+REHEARSED = (("synth", 0.5), ("iiit5k_train", 0.25), ("sroie_train", 0.25))
+"""What the student was trained on, with its weights there."""
+
+TEST_SETS = ("iiit5k_test", "sroie_test")
+REAL_SETS = ("lines_de", "lines_grc")
+LEAST = 5
+"""Times that a character of a real set occurs in the half that is learnt from, or it is left out."""
+
+MAKE_SEED = 61
+DRAWN = {"old": "", "known-signs": KNOWN_SIGNS, "five": FIVE, "fifty": FIFTY}
+"""Drawn sets -> characters of which each line holds one at least; fonts and words are the held-out ones."""
+
+CLEAN = {"five-clean": FIVE, "known-signs-clean": KNOWN_SIGNS}
+"""The same without degradations, for telling characters that are not known from pictures that cannot be read."""
+
+Json = dict[str, Any]
+Pairs = list[tuple[str, str]]
+"""(label, reading) of lines, in the set's order."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of adding characters.
+
+    add: the new characters. rehearse: whether old lines are learnt from too. flags: what else the command gets.
+    """
+
+    told: str
+    add: str
+    seeds: tuple[int, ...] = (0,)
+    rehearse: bool = True
+    flags: tuple[str, ...] = ()
+
+
+ARMS = {
+    "five": Arm("anchor and rehearsal", FIVE, seeds=(0, 1, 2)),
+    "fifty": Arm("anchor and rehearsal", FIFTY),
+    "five-plain": Arm("plain fine-tuning: neither", FIVE, rehearse=False, flags=("--anchor", "0")),
+    "fifty-plain": Arm("plain fine-tuning: neither", FIFTY, rehearse=False, flags=("--anchor", "0")),
+    "five-no-anchor": Arm("without the anchor", FIVE, flags=("--anchor", "0")),
+    "five-no-rehearsal": Arm("without rehearsal", FIVE, rehearse=False),
+    "five-frozen": Arm("the encoder stays as it is", FIVE, flags=("--no-train-encoder",)),
+}
+
+
+ORDER = (
+    "five", "five-plain", "fifty", "lines_de", "fifty-plain", "five-no-rehearsal", "five-no-anchor", "lines_grc",
+    "five-frozen",
+)  # fmt: skip
+"""Arms and real sets, the more telling ones first."""
+
+
+@dataclass(frozen=True)
+class ExtendCharsetOptions:
+    """Options.
+
+    Attributes:
+        student: the model whose charset grows; benchmarks.real_pair makes it.
+        data: folder with the zips of the real sets.
+        out: where lines, models and readings go.
+        lines: of each drawn set.
+        steps: of each run.
+        threads: of each run.
+    """
+
+    student: Path = Path("runs/real/student.pt")
+    data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+    out: Path = Path("runs/extend-charset")
+    lines: int = 1000
+    steps: int = 1000
+    threads: int = 1
+
+
+def main() -> None:
+    """The stages in order; figures are written after every run, so that one that was cut off has what it got to."""
+    options = tyro.cli(ExtendCharsetOptions, description=__doc__)
+    options.out.mkdir(parents=True, exist_ok=True)
+    draw(options)
+    before = options.out / "before.json"
+    read(options, options.student, before, ["old", "known-signs"], TEST_SETS)
+    read(options, options.student, options.out / "before-clean.json", ["known-signs-clean"], ())
+    for seed in range(max(len(arm.seeds) for arm in ARMS.values())):
+        for name in ORDER:
+            if name in REAL_SETS and not seed:
+                run_real(options, name)
+            elif name in ARMS and seed in ARMS[name].seeds:
+                run_arm(options, name, ARMS[name], seed)
+            write_results(options)
+    print(extend_table(json.loads((RESULTS / "extend_charset.json").read_text(encoding="utf-8"))))
+
+
+def draw(options: ExtendCharsetOptions) -> None:
+    """Sets of drawn lines that nothing is trained or chosen on: other fonts, words and random numbers."""
+    synth = load_checkpoint(options.student).info.provenance["synth"]
+    for number, (name, including) in enumerate((DRAWN | CLEAN).items()):
+        path = options.out / f"{name}.lmdb"
+        characters = "".join(
+            sorted({*PRINTABLE, *including, *(c.upper() for c in including if c.upper().lower() == c)})
+        )
+        run_stage(
+            path, "crnn",
+            ["data", "make", "--out", str(path), "--count", str(options.lines), "--seed", str(MAKE_SEED + number),
+             "--fonts", "held-out", "--words", "held-out", "--longest", str(synth["longest"]),
+             "--phrases", str(synth["phrases"]), "--workers", str(options.threads),
+             f"--characters={characters}", f"--including={including}", "--strength", "0" if name in CLEAN else "1"],
+        )  # fmt: skip
+
+
+def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> None:
+    """The grown model, and what it reads of the new characters' drawn set, of old drawn lines and of the test sets."""
+    model = options.out / f"{name}-{seed}.pt"
+    flags = [*arm.flags, "--seed", str(seed)]
+    grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
+    read(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
+    if arm.add == FIVE:
+        read(options, model, clean_path(model), ["five-clean"], ())
+
+
+def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[str], rehearse: bool = True) -> None:
+    """`crnn extend-charset`, on the sources that the student was trained on where it rehearses."""
+    rehearsed = [f"{name if name == 'synth' else options.data / f'{name}.zip'}:{weight}" for name, weight in REHEARSED]
+    run_stage(
+        model, "crnn",
+        ["extend-charset", "--model", str(options.student), f"--add={add}", "--out", str(model),
+         "--until", str(options.steps), "--threads", str(options.threads),
+         *(["--rehearse", *rehearsed] if rehearse else []), *flags],
+    )  # fmt: skip
+
+
+def run_real(options: ExtendCharsetOptions, name: str) -> None:
+    """The characters of a real set that the student lacks, learnt from one half of it, read in the other half."""
+    halves = [options.out / f"{name}-{half}.lmdb" for half in ("learnt", "read")]
+    run_stage(
+        halves[0], "crnn",
+        ["data", "import", str(options.data / f"{name}.zip"), "--out", str(halves[0]), "--validation", "0.5",
+         "--validation-out", str(halves[1])],
+    )  # fmt: skip
+    model = options.out / f"{name}.pt"
+    add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.student).info.charset.characters)
+    grow(options, model, add, ["--data", str(halves[0]), "--seed", "0"])
+    read(options, model, model.with_suffix(".json"), ["old", f"{name}-read"], TEST_SETS)
+    read(options, options.student, options.out / f"{name}-before.json", [f"{name}-read"], ())
+
+
+def lacking(texts: Iterable[str | None], known: str) -> str:
+    """Characters of lower-cased texts that are not known and occur LEAST times at least, in code point order."""
+    times = Counter("".join((text or "").lower() for text in texts))
+    return "".join(sorted(c for c, n in times.items() if n >= LEAST and c not in known and not c.isspace()))
+
+
+def read(options: ExtendCharsetOptions, model: Path, out: Path, drawn: Sequence[str], real: Sequence[str]) -> None:
+    """Every reading of these sets, as JSON."""
+    sets = [options.out / f"{name}.lmdb" for name in drawn] + [options.data / f"{name}.zip" for name in real]
+    run_stage(
+        out, "crnn",
+        ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0",
+         "--threads", str(options.threads), "--json", str(out)],
+    )  # fmt: skip
+
+
+def clean_path(model: Path) -> Path:
+    """Where the readings of undegraded lines are."""
+    return model.with_name(f"{model.stem}-clean.json")
+
+
+def readings(path: Path) -> dict[str, Pairs]:
+    """What read wrote, by set."""
+    (sets,) = json.loads(path.read_text(encoding="utf-8"))["readings"].values()
+    return {name: [(line["label"], line["text"]) for line in lines] for name, lines in sets.items()}
+
+
+def write_results(options: ExtendCharsetOptions) -> None:
+    """Figures of the runs that are finished; the others have none."""
+    before = readings(options.out / "before.json")
+    command = f"python -m benchmarks.extend_charset --lines {options.lines} --steps {options.steps}"
+    content: Json = {
+        "command": command,
+        "added": {"five": FIVE, "fifty": FIFTY},
+        "known_signs": KNOWN_SIGNS,
+        "fonts": {side: len({font.design for font in find_fonts(None, side)}) for side in ("training", "held-out")},
+        "steps": options.steps,
+        "known": shares(before["known-signs"], KNOWN_SIGNS),
+        "known_clean": shares(readings(options.out / "before-clean.json")["known-signs-clean"], KNOWN_SIGNS),
+        "arms": {},
+        "real": {},
+    }
+    for name, arm in ARMS.items():
+        models = {seed: options.out / f"{name}-{seed}.pt" for seed in arm.seeds}
+        done = {seed: model for seed, model in models.items() if is_done(model)}
+        row: Json = {"told": arm.told, "characters": len(arm.add), "seeds": list(done), "flags": list(arm.flags)}
+        if done:
+            row |= arm_figures(done, before, name.split("-")[0], arm.add)
+        content["arms"][name] = row
+    for name in REAL_SETS:
+        model = options.out / f"{name}.pt"
+        first = options.out / f"{name}-before.json"
+        content["real"][name] = real_figures(model, before, name, first) if is_done(model) and first.exists() else {}
+    write_json(RESULTS / "extend_charset.json", content)
+
+
+def is_done(model: Path) -> bool:
+    return model.exists() and finished(model) and model.with_suffix(".json").exists()
+
+
+def arm_figures(models: dict[int, Path], before: dict[str, Pairs], drawn: str, add: str) -> Json:
+    """Shares of new and old characters on the new lines, and how old lines changed: means over the seeds."""
+    runs = {seed: readings(model.with_suffix(".json")) for seed, model in models.items()}
+    results = [json.loads(run_path(model).read_text(encoding="utf-8"))["result"] for model in models.values()]
+    own = {seed: shares(run[drawn], add) for seed, run in runs.items()}
+    clean = [clean_path(model) for model in models.values() if clean_path(model).exists()]
+    undegraded = [shares(readings(path)["five-clean"], add)["signs"] for path in clean]
+    return {
+        "new_clean": statistics.fmean(undegraded) if undegraded else None,
+        "new": [found["signs"] for found in own.values()],
+        "new_mean": statistics.fmean(found["signs"] for found in own.values()),
+        "new_interval": pooled_interval([run[drawn] for run in runs.values()], add),
+        "letters": statistics.fmean(found["letters"] for found in own.values()),
+        "marks": statistics.fmean(found["marks"] for found in own.values()),
+        "start": {key: results[0]["start"][key] for key in ("new_read", "old_lines", "old_readings_changed")},
+        "old": {name: change([run[name] for run in runs.values()], before[name]) for name in ("old", *TEST_SETS)},
+        "minutes": [result["seconds"] / 60 for result in results],
+        "by_character": by_character(runs[min(runs)][drawn], add),
+    }
+
+
+def real_figures(model: Path, before: dict[str, Pairs], name: str, first: Path) -> Json:
+    """What the grown model reads of a real set's other half, and what became of the old lines."""
+    run, was = readings(model.with_suffix(".json")), readings(first)[f"{name}-read"]
+    result = json.loads(run_path(model).read_text(encoding="utf-8"))
+    add = result["options"]["add"]
+    lines = run[f"{name}-read"]
+    old = load_checkpoint(model).info.charset.characters
+    old = "".join(c for c in old if c not in add and c != " ")
+    found = character_recall((text for _, text in lines), (label for label, _ in lines))
+    started = character_recall((text for _, text in was), (label for label, _ in was))
+    return {
+        "add": add,
+        "lines": len(lines),
+        "new_held": found.occurrences(add),
+        "new": found.share(add),
+        "new_interval": pooled_interval([lines], add),
+        "old_held": found.occurrences(old),
+        "old_characters": found.share(old),
+        "old_characters_before": started.share(old),
+        "old": {key: change([run[key]], before[key]) for key in ("old", *TEST_SETS)},
+        "minutes": result["result"]["seconds"] / 60,
+        "by_character": by_character(lines, add),
+    }
+
+
+def shares(lines: Pairs, signs: str) -> Json:
+    """Of the characters in these lines, how many are read: the signs, letters and digits, and all other marks."""
+    found = character_recall((text for _, text in lines), (label for label, _ in lines))
+    others = [c for c in found.held if c not in signs]
+    return {
+        "lines": len(lines),
+        "held": found.occurrences(signs),
+        "signs": found.share(signs),
+        "letters": found.share([c for c in others if c.isalnum()]),
+        "marks": found.share([c for c in others if not c.isalnum() and c != " "]),
+    }
+
+
+def by_character(lines: Pairs, characters: str) -> dict[str, list[int]]:
+    """Each character: how often it is in the lines, and how often it was read."""
+    found = character_recall((text for _, text in lines), (label for label, _ in lines))
+    return {c: [found.held[c], found.read[c]] for c in characters}
+
+
+def pooled_interval(runs: Sequence[Pairs], characters: str) -> list[float]:
+    """95 % interval of the share of these characters that are read, over lines; a line's value is its mean over runs.
+
+    A line counts by how often it holds one, so that the mean over lines is the share.
+    """
+    values: list[float] = []
+    held = [sum(label.count(c) for c in characters) for label, _ in runs[0]]
+    mean_held = sum(held) / max(1, sum(h > 0 for h in held))
+    for lines in zip(*runs, strict=True):
+        times = sum(lines[0][0].count(c) for c in characters)
+        if times:
+            recalls = [character_recall([text], [label]) for label, text in lines]
+            values.append(statistics.fmean(sum(r.read[c] for c in characters) for r in recalls) / mean_held)
+    return list(bootstrap_interval(values, 0))
+
+
+def change(runs: Sequence[Pairs], before: Pairs) -> Json:
+    """Exact lines before and after (mean over runs), and the difference with its interval, paired line by line."""
+    apart = [
+        statistics.fmean(float(text == label) for label, text in lines) - float(was[0] == was[1])
+        for was, *lines in zip(before, *runs, strict=True)
+    ]
+    first = statistics.fmean(float(label == text) for label, text in before)
+    difference = statistics.fmean(apart)
+    return {
+        "lines": len(before),
+        "before": first,
+        "after": first + difference,
+        "difference": difference,
+        "interval": list(bootstrap_interval(apart, 0)),
+    }
+
+
+def extend_table(results: Json | None) -> str:
+    """A row for each arm, then for each real set, as Markdown; what was not run says so."""
+    head = (
+        "| characters added | how | new ones read % (95 %) | undegraded | drawn old lines | IIIT5K | SROIE | minutes |"
+    )
+    rows = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    found: Json = results or {"arms": {}, "real": {}}
+    for name, arm in ARMS.items():
+        row = found["arms"].get(name, {})
+        rows.append("| " + " | ".join([f"{len(arm.add)}, drawn", arm.told, *_cells(row)]) + " |")
+    for name in REAL_SETS:
+        row = found["real"].get(name, {})
+        added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
+        rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cells(row: Json) -> list[str]:
+    """New characters read, and in undegraded lines, three differences of exact lines in points, minutes."""
+    if "new" not in row:
+        return ["not run", *[""] * 5]
+    share = row["new_mean"] if "new_mean" in row else row["new"]
+    new = f"{100 * share:.1f} ({_range(row['new_interval'])})"
+    points = [f"{100 * own['difference']:+.1f} ({_range(own['interval'])})" for own in row["old"].values()]
+    minutes = row["minutes"] if isinstance(row["minutes"], list) else [row["minutes"]]
+    clean = f"{100 * row['new_clean']:.1f}" if row.get("new_clean") is not None else ""
+    return [new, clean, *points, f"{statistics.fmean(minutes):.0f}"]
+
+
+def _range(interval: Sequence[float]) -> str:
+    return " to ".join(f"{100 * end:.1f}" for end in interval)
+
+
+if __name__ == "__main__":
+    main()

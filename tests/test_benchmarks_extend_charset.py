@@ -1,0 +1,101 @@
+"""The benchmark of a growing charset: its figures from readings, and what its table says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.extend_charset import (
+    ARMS,
+    FIFTY,
+    FIVE,
+    KNOWN_SIGNS,
+    LEAST,
+    ORDER,
+    REAL_SETS,
+    TEST_SETS,
+    by_character,
+    change,
+    extend_table,
+    lacking,
+    pooled_interval,
+    shares,
+)
+from crnn.charset import Charset, sorted_characters
+from data.synthesis.texts import PRINTABLE
+
+LINES = [("5€", "5€"), ("a€b", "aeb"), ("no", "n0"), ("€€", "€c")]
+
+
+def test_no_new_character_is_one_that_printable_models_know() -> None:
+    assert len(FIVE) == 5
+    assert len(FIFTY) == 50
+    assert not set(FIFTY) & set(PRINTABLE)
+    assert set(KNOWN_SIGNS) <= set(PRINTABLE)
+    assert Charset.of(FIFTY, "lower").characters == sorted_characters(FIFTY)
+
+
+def test_every_arm_and_every_real_set_is_run_once() -> None:
+    assert sorted(ORDER) == sorted((*ARMS, *REAL_SETS))
+
+
+def test_plain_fine_tuning_has_neither_anchor_nor_rehearsal() -> None:
+    for name in ("five-plain", "fifty-plain"):
+        assert not ARMS[name].rehearse
+        assert ARMS[name].flags == ("--anchor", "0")
+
+
+def test_characters_are_added_where_the_charset_lacks_them_and_they_are_not_too_rare() -> None:
+    assert lacking(["ÄAbc d"] * LEAST + ["ß"] * (LEAST - 1) + [None], "abc ") == "dä"
+
+
+def test_shares_are_by_occurrence() -> None:
+    found = shares(LINES, "€")
+    assert found["held"] == 4
+    assert found["signs"] == 0.5
+    assert found["letters"] == pytest.approx(4 / 5)
+    assert by_character(LINES, "€n") == {"€": [4, 2], "n": [1, 1]}
+
+
+def test_the_interval_is_over_lines_and_holds_the_share() -> None:
+    low, high = pooled_interval([LINES * 20, LINES * 20], "€")
+    assert low < 0.5 < high
+    right = [(label, label) for label, _ in LINES]
+    assert high <= 1
+    assert pooled_interval([[("€", "€")] * 9], "€") == [1.0, 1.0]
+    assert pooled_interval([right], "€")[0] > 0
+
+
+def test_a_change_is_paired_line_by_line() -> None:
+    before = [("a", "a"), ("b", "c"), ("d", "d"), ("e", "e")]
+    after = [("a", "a"), ("b", "b"), ("d", "e"), ("e", "e")]
+    found = change([after], before)
+    assert found["before"] == found["after"] == 0.75
+    assert found["difference"] == 0
+    assert found["interval"][0] < 0 < found["interval"][1]
+    assert change([before, before], before)["interval"] == [0.0, 0.0]
+
+
+def test_a_change_is_the_mean_over_runs() -> None:
+    before = [("a", "b"), ("b", "b")]
+    assert change([[("a", "a"), ("b", "b")], before], before)["difference"] == 0.25
+
+
+def test_what_was_not_run_says_so() -> None:
+    assert extend_table(None).count("not run") == len(ARMS) + 2
+
+
+def test_the_table_gives_points_with_their_interval() -> None:
+    old = {"difference": -0.003, "interval": [-0.011, 0.004]}
+    arm: dict[str, Any] = {
+        "new": [0.9, 0.92], "new_mean": 0.91, "new_clean": 0.97, "new_interval": [0.88, 0.94], "minutes": [4.0, 6.0],
+        "old": dict.fromkeys(("old", *TEST_SETS), old),
+    }  # fmt: skip
+    real = arm | {"add": "äöü", "new": 0.5, "minutes": 7.2}
+    del real["new_mean"], real["new_clean"]
+    rows = extend_table({"arms": {"five": arm}, "real": {"lines_de": real}}).splitlines()
+    change_cell = "-0.3 (-1.1 to 0.4)"
+    cells = " | ".join([change_cell] * 3)
+    assert rows[2] == f"| 5, drawn | anchor and rehearsal | 91.0 (88.0 to 94.0) | 97.0 | {cells} | 5 |"
+    assert rows[-2] == f"| 3, half of lines_de | anchor and rehearsal | 50.0 (88.0 to 94.0) |  | {cells} | 7 |"
