@@ -265,7 +265,7 @@ def steps(training: CropSet) -> int:
 
 def one_run(options: CentresOptions, file: str, task: Task, arm: str, chosen: Json, seed: int) -> Json:
     """One training; Recall@1 and mAP on the asked crops at its end, Recall@1 on a part of them after every epoch."""
-    loss_options = {key: value for key, value in chosen.items() if key not in ("learning_rate", "plain_first")}
+    loss_options = options_of_loss(chosen)
     plain_first = chosen.get("plain_first", 0.0)
     training = Training(task.epochs, CLASSES * SAMPLES, chosen["learning_rate"], embedding=EMBEDDING, side=SIDE)
 
@@ -299,6 +299,11 @@ def one_run(options: CentresOptions, file: str, task: Task, arm: str, chosen: Js
         "classes": len(task.training.classes), "asked": len(task.asked),
     }  # fmt: skip
     return kept(options.out / f"{file}.json", settings, run)
+
+
+def options_of_loss(settings: Json) -> Json:
+    """Of what is tried, that which is the loss's and not the run's."""
+    return {key: value for key, value in settings.items() if key not in ("learning_rate", "plain_first")}
 
 
 def best_rule(options: CentresOptions) -> str:

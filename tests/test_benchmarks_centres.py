@@ -21,6 +21,7 @@ from benchmarks.centres import (
     epochs_to,
     held_out_classes,
     one_run,
+    options_of_loss,
     quarter,
     set_task,
     shown_epochs,
@@ -71,8 +72,16 @@ def test_every_arm_tries_as_many_settings_and_makes_its_loss() -> None:
     for arm in ARMS.values():
         assert len(arm.settings) == 4
         for settings in arm.settings:
-            chosen = {key: value for key, value in settings.items() if key != "learning_rate"}
-            assert bool(arm.make(6, torch.full((4,), 2), **chosen)(features, labels)["loss"].isfinite())
+            loss = arm.make(6, torch.full((4,), 2), **options_of_loss(settings))
+            assert bool(loss(features, labels)["loss"].isfinite())
+
+
+def test_all_triplets_count_before_the_hardest_do() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(8, 6), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    hard, plain = (BatchHard(6, torch.full((4,), 2)) for _ in range(2))
+    plain.mining = "plain"
+    assert float(hard(features, labels)["loss"]) > float(plain(features, labels)["loss"])
 
 
 def test_batch_hard_is_what_plain_loops_give() -> None:
