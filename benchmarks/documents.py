@@ -474,6 +474,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-shot-choice": of("few_shot", choice_table, stamped=False),
     "few-shot-descriptions": of("few_shot", descriptions_table, stamped=False),
     "extend-charset": of("extend_charset", extend_table),
+    "extend-charset-longer": of("extend_charset_longer", lambda results: extend_table(results, ("five",), ())),
     "learn-characters": of("learn_characters", learn_table),
     "optimisers": of("optimisers", optimisers_table),
     "optimisers-claims": of("optimisers", claims_table, stamped=False),

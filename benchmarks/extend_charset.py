@@ -337,17 +337,17 @@ def change(runs: Sequence[Pairs], before: Pairs) -> Json:
     }
 
 
-def extend_table(results: Json | None) -> str:
+def extend_table(results: Json | None, arms: Sequence[str] = tuple(ARMS), real_sets: Sequence[str] = REAL_SETS) -> str:
     """A row for each arm, then for each real set, as Markdown; what was not run says so."""
     head = (
         "| characters added | how | new ones read % (95 %) | undegraded | drawn old lines | IIIT5K | SROIE | minutes |"
     )
     rows = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     found: Json = results or {"arms": {}, "real": {}}
-    for name, arm in ARMS.items():
-        row = found["arms"].get(name, {})
+    for name in arms:
+        row, arm = found["arms"].get(name, {}), ARMS[name]
         rows.append("| " + " | ".join([f"{len(arm.add)}, drawn", arm.told, *_cells(row)]) + " |")
-    for name in REAL_SETS:
+    for name in real_sets:
         row = found["real"].get(name, {})
         added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
         rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")

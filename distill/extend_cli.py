@@ -13,7 +13,7 @@ from crnn.commands import FitOptions, parse_options
 
 
 def _few_steps() -> FitOptions:
-    return FitOptions(until=("1000",), validate_every=250)
+    return FitOptions(until=("2500",), validate_every=250)
 
 
 @dataclass(frozen=True)
