@@ -19,7 +19,7 @@ from benchmarks.few_shot import choice_table, descriptions_table, few_shot_table
 from benchmarks.learn_characters import learn_table
 from benchmarks.long_tail import long_tail_table
 from benchmarks.markdown import NOT_RUN, table
-from benchmarks.optimisers import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
+from benchmarks.optimiser_tables import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
 from benchmarks.own_language import own_language_table
 from benchmarks.stages import RESULTS
 

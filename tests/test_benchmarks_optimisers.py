@@ -17,6 +17,7 @@ import torch
 from benchmarks import optimisers as benchmark
 from benchmarks.charts import Curve, curves, spread
 from benchmarks.cifar10 import read_cifar10
+from benchmarks.optimiser_tables import claims, claims_table, optimisers_picture, optimisers_table, reached, text_table
 from benchmarks.optimisers import (
     EPOCHS,
     MARKS,
@@ -26,16 +27,10 @@ from benchmarks.optimisers import (
     Pictures,
     best_multiples,
     best_rate,
-    claims,
-    claims_table,
     grey,
-    optimisers_picture,
-    optimisers_table,
     published_runs,
-    reached,
     remaining_runs,
     small_network,
-    text_table,
     train_cifar,
 )
 
