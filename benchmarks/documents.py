@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
-from benchmarks.extend_charset import extend_table
+from benchmarks.extend_charset import extend_table, steps_table
 from benchmarks.few_shot import choice_table, descriptions_table, few_shot_table
 from benchmarks.learn_characters import learn_table
 from benchmarks.long_tail import long_tail_table
@@ -475,6 +475,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-shot-descriptions": of("few_shot", descriptions_table, stamped=False),
     "extend-charset": of("extend_charset", extend_table),
     "extend-charset-longer": of("extend_charset_longer", lambda results: extend_table(results, ("five",), ())),
+    "extend-charset-steps": of("extend_charset_steps", steps_table),
     "learn-characters": of("learn_characters", learn_table),
     "optimisers": of("optimisers", optimisers_table),
     "optimisers-claims": of("optimisers", claims_table, stamped=False),

@@ -354,6 +354,21 @@ def extend_table(results: Json | None, arms: Sequence[str] = tuple(ARMS), real_s
     return "\n".join(rows) + "\n"
 
 
+def steps_table(results: Json) -> str:
+    """What runs of several lengths said of their own held-out lines, as Markdown."""
+    rows = [
+        "| steps | new ones read % | old lines exact % (before) | read otherwise | minutes |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in results["rows"]:
+        rows.append(
+            f"| {row['steps']:,} | {100 * row['new_read']:.1f} | {100 * row['old_exact']:.1f} "
+            f"({100 * row['old_exact_before']:.1f}) | {row['old_readings_changed']} of {row['old_lines']} "
+            f"| {row['seconds'] / 60:.0f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
 def _cells(row: Json) -> list[str]:
     """New characters read, and in undegraded lines, three differences of exact lines in points, minutes."""
     if "new" not in row:

@@ -144,7 +144,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     if loop.optimiser == "adamw" and loop.learning_rate is None:
         loop = replace(loop, learning_rate=LEARNING_RATE)
     progress = fit(
-        model, make_windows(mixed, charset, spec, loop, augment=True), objective, loop,
+        model, make_windows(mixed, charset, spec, loop, augment=True, sizes=model.sizes), objective, loop,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
@@ -185,7 +185,9 @@ def sources(
     fields = {k: v for k, v in before.info.provenance.get("synth", {}).items() if k not in ("characters", "including")}
     given = Sources((), (), [], {})
     if options.data:
-        opened = open_sources(options.data, charset, before.info.input_spec, "0.2", count, True, fields, seed)
+        opened = open_sources(
+            options.data, charset, before.info.input_spec, "0.2", count, True, fields, seed, sizes=before.info.sizes
+        )  # fmt: skip
         kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
     shown = set(added) & set(charset.normalise("".join(t or "" for s in given.training for t in s.texts())))
@@ -203,7 +205,10 @@ def sources(
     measured = options.rehearse or (("synth",) if options.drawn else ())  # what is not rehearsed may be forgotten
     without = Sources((), (), [], {})
     if measured:
-        opened = open_sources(measured, before.info.charset, before.info.input_spec, "0.05", count, True, fields, seed)
+        opened = open_sources(
+            measured, before.info.charset, before.info.input_spec, "0.05", count, True, fields, seed,
+            sizes=before.info.sizes,
+        )  # fmt: skip
         share = sum(given.weights) / sum(opened.weights)
         without = replace(opened, weights=tuple(weight * share for weight in opened.weights))
     if not options.rehearse:

@@ -21,6 +21,7 @@ from benchmarks.extend_charset import (
     lacking,
     pooled_interval,
     shares,
+    steps_table,
 )
 from crnn.charset import Charset, sorted_characters
 from data.synthesis.texts import PRINTABLE
@@ -99,3 +100,9 @@ def test_the_table_gives_points_with_their_interval() -> None:
     cells = " | ".join([change_cell] * 3)
     assert rows[2] == f"| 5, drawn | anchor and rehearsal | 91.0 (88.0 to 94.0) | 97.0 | {cells} | 5 |"
     assert rows[-2] == f"| 3, half of lines_de | anchor and rehearsal | 50.0 (88.0 to 94.0) |  | {cells} | 7 |"
+
+
+def test_runs_of_several_lengths_stand_in_one_table() -> None:
+    row = {"steps": 2500, "new_read": 0.874, "old_exact": 0.798, "old_exact_before": 0.812, "old_readings_changed": 61}
+    told = steps_table({"rows": [row | {"old_lines": 485, "seconds": 600.0}]})
+    assert "| 2,500 | 87.4 | 79.8 (81.2) | 61 of 485 | 10 |" in told
