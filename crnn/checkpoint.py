@@ -85,6 +85,8 @@ class ModelInfo:
         them. Empty where there was none.
     target: the export format; empty in a checkpoint.
     one_line_at_a_time: the file answers differently in company, or takes no company, so lines are read singly.
+    temperature: what log-probabilities are divided by before they are decoded, so that confidences mean something (see
+        crnn.ctc.tempered); fitted for each exported file, 1 in a checkpoint.
     """
 
     charset: Charset
@@ -96,6 +98,7 @@ class ModelInfo:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     target: str = ""
     one_line_at_a_time: bool = False
+    temperature: float = 1.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"format": FORMAT, "version": VERSION}, ensure_ascii=False, sort_keys=True)
@@ -124,6 +127,7 @@ class ModelInfo:
                 ranges={name: (low, high) for name, (low, high) in fields.get("ranges", {}).items()},
                 target=fields.get("target", ""),
                 one_line_at_a_time=fields.get("one_line_at_a_time", False),
+                temperature=fields.get("temperature", 1.0),
             )
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{origin} does not describe a pocket-crnn model ({error!r}); make it anew") from error

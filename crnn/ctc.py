@@ -81,6 +81,17 @@ def blank_outside(log_probs: LogProbs, first: int, end: int) -> LogProbs:
     return certain
 
 
+def tempered(log_probs: LogProbs, temperature: float) -> LogProbs:
+    """(..., T, K) divided by a temperature and normalised again (Guo et al. 2017): the best path stays what it was.
+
+    Above 1 confidences become smaller, below 1 greater; 1 gives what was given.
+    """
+    if temperature == 1:
+        return log_probs
+    scaled = log_probs.astype(np.float64) / temperature
+    return scaled - np.logaddexp.reduce(scaled, axis=-1, keepdims=True)
+
+
 def greedy(log_probs: LogProbs, charset: Charset) -> Reading:
     """The text of the best path: (T, K) -> Reading. A span is the run of columns that show the character."""
     return greedy_batch(log_probs[None], charset)[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
-from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outside, greedy_batch
+from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outside, greedy_batch, tempered
 from crnn.runtimes import Runtime, open_runtime
 from data.lines import Picture
 from data.picture import InputSpec, missing_margin, natural_width, prepare, shown_columns
@@ -67,7 +67,8 @@ class Recogniser:
         if np.isnan(log_probs).any():
             raise ValueError(f"{self.runtime.path} gives values that are not numbers (NaN); make the file anew")
         shown = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        return self.decoder(without_margins(log_probs, shown, self.info), self.info.charset)
+        sure = tempered(log_probs, self.info.temperature)
+        return self.decoder(without_margins(sure, shown, self.info), self.info.charset)
 
 
 def without_margins(log_probs: LogProbs, sizes: Sequence[tuple[int, int]], info: ModelInfo) -> LogProbs:

@@ -98,7 +98,15 @@ def train(options: TrainOptions, command: str) -> Path:
         charset,
         spec,
         model.sizes,
-        provenance(command, options.data, options.fit.seed, sources, asdict(options.synth), options.group_by)
+        provenance(
+            command,
+            options.data,
+            options.fit.seed,
+            sources,
+            asdict(options.synth),
+            options.group_by,
+            options.validation,
+        )
         | {"characters": asdict(counted)},
         pixels_per_column=model.sizes.pixels_per_column,
     )
@@ -320,8 +328,9 @@ def degraded(picture: Picture, generator: np.random.Generator) -> Picture:
 
 
 def provenance(
-    command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any], group_by: str | None = None
-) -> dict[str, Any]:
+    command: str, data: Sequence[str], seed: int, sources: Sources, synth: dict[str, Any], group_by: str | None = None,
+    validation: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """How the model is made: what goes into its file, beside what training reports."""
     drawn = json.loads(json.dumps(synth, default=str))  # paths as text
     return {
@@ -331,6 +340,7 @@ def provenance(
         "dropped": sources.dropped,
         **({} if group_by is None else {"group_by": group_by}),
         "seed": seed,
+        **({} if validation is None else {"validation": validation}),
         "validation_lines": len(sources.validation),
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

@@ -83,7 +83,7 @@ def distill(options: DistillOptions, command: str) -> Path:
     shown = shared_spec(taught_spec, spec)
     windows = make_windows(sources, charset, shown, options.fit, options.augment, exact, teacher.info.sizes)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
-    made = provenance(command, data, options.fit.seed, sources, synth, group_by)
+    made = provenance(command, data, options.fit.seed, sources, synth, group_by, options.validation)
     made |= {"characters": asdict(counted), "teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=student.sizes.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)

@@ -20,6 +20,7 @@ import tyro
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, write_atomically
 from crnn.quantisation import Range
 from crnn.runtimes import Runtime, open_runtime
+from data.lines import Line
 from data.picture import InputSpec
 from export.calibration import Quantisation, calibrate, gridded_values, with_pooled
 from export.operators import Conv, Graph, Linear, Lstm
@@ -27,6 +28,7 @@ from export.parity import Expected, Parity, compare, expect, reads_enough, requi
 from export.report import Written, summarise
 from export.sensitivity import Search, search
 from export.targets import NOT_IN_ALL, TARGETS, Target, TargetName
+from export.temperature import Temperature, fit_temperature
 
 if TYPE_CHECKING:
     from crnn.runtimes.torch_runtime import TorchRuntime
@@ -53,6 +55,11 @@ class ExportOptions:
     """Lines that the check reads."""
     calibration_lines: int = 200
     """Other lines, on which the ranges of activations and the accuracy of int8 are measured."""
+    validation: str = ""
+    """Labelled lines that the model never saw, on which a temperature is fitted for its confidences: a source, or
+    synth; without it what was held out in training, where that is still there."""
+    validation_lines: int = 1000
+    """At most so many; 0 fits no temperature."""
     max_drop: float = 0.01
     """Share of the calibration lines that int8 may lose; beyond it operators are kept in float, one by one."""
     fixed_width: int = 320
@@ -65,9 +72,13 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not self.to:
             raise ValueError("no format was named; give --to onnx")
-        for flag, value in (("--lines", self.lines), ("--calibration-lines", self.calibration_lines)):
-            if value < 1:
-                raise ValueError(f"{flag} is {value}; give at least 1")
+        for flag, value, least in (
+            ("--lines", self.lines, 1),
+            ("--calibration-lines", self.calibration_lines, 1),
+            ("--validation-lines", self.validation_lines, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{flag} is {value}; give at least {least}")
         if not 0 <= self.max_drop <= 1:
             raise ValueError(f"--max-drop is {self.max_drop}; give a share from 0 to 1, such as 0.01")
 
@@ -131,6 +142,14 @@ class ExportJob:
         return draw_lines(sources, self.info, options.calibration_lines, options.lines, options.seed)
 
     @cached_property
+    def held_out(self) -> list[Line]:
+        """Labelled lines that the model did not learn from; none where they are not to be had."""
+        from export.lines import held_out_lines
+
+        options = self.options
+        return held_out_lines(options.validation, self.info, options.model, options.validation_lines)
+
+    @cached_property
     def calibration(self) -> tuple[Expected, ...]:
         """The calibration lines as the network reads them."""
         return expect(self.network, self.lines.calibration, self.info.charset, self.info.input_spec)
@@ -177,8 +196,10 @@ class ExportJob:
             company = not target.one_line_at_a_time
             parity = compare(runtime, self.expected(info.input_spec), info.charset, target.gate, company)
             require(parity, str(out))
-            report = self.describe(name, out, parity, written, found)
-            final = target.write(self.graph, replace(info, parity=report["parity"]), self.quantisation(target, kept))
+            temperature = fit_temperature(runtime, info, self.held_out)
+            report = self.describe(name, out, parity, written, found, temperature)
+            info = replace(info, parity=report["parity"], temperature=temperature.value)
+            final = target.write(self.graph, info, self.quantisation(target, kept))
             kept_file = folder / f"kept{target.suffix}"  # a runtime may still look into the other one
             kept_file.write_bytes(final.content)
             require_same(open_runtime(kept_file, threads=1), runtime, self.expected(info.input_spec)[0], str(out))
@@ -228,8 +249,9 @@ class ExportJob:
             raise ValueError(f"{self.options.model} is not written as {info.target}: {error}") from error
 
     def describe(
-        self, name: TargetName, out: Path, parity: Parity, written: Written, found: Search | None
-    ) -> dict[str, Any]:
+        self, name: TargetName, out: Path, parity: Parity, written: Written, found: Search | None,
+        temperature: Temperature,
+    ) -> dict[str, Any]:  # fmt: skip
         """What goes into the JSON beside the file; its "parity" travels in the file too."""
         versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "ai-edge-litert")}
         measured = parity.to_json() | {"against": "the network in float32 on the CPU", "versions": versions}
@@ -245,6 +267,7 @@ class ExportJob:
             "seed": self.options.seed,
             "left_out": self.lines.left_out,
             "parity": measured,
+            "temperature": temperature.to_json(),
             "summary": summarise(written.operators),
             "operators": [asdict(operator) for operator in written.operators],
         }
@@ -316,6 +339,9 @@ def summary(report: dict[str, Any]) -> str:
         beside = "" if natural is None else f"; {natural} at natural widths"
         told.append(f"right {parity['right_file']} of {parity['labelled']} (network {parity['right_network']}{beside})")
     told.append(f"log-probabilities within {parity['difference']:.1e}")
+    temperature = report["temperature"]
+    if not temperature["why_not"]:
+        told.append(f"confidences at temperature {temperature['value']:.2f} ({temperature['lines']} held-out lines)")
     kept = report.get("search", {})["kept_in_float"] if isinstance(report.get("search"), dict) else []
     if kept:
         told.append(f"kept in float: {', '.join(kept)}")

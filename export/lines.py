@@ -11,7 +11,7 @@ import numpy as np
 
 from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
-from crnn.train import SYNTHETIC, synthetic
+from crnn.train import SYNTHETIC, open_sources, synthetic, validation_share
 from data.lines import Line, LineSource, open_lines, split_source
 
 MACHINE = ("corpus", "font_folders")
@@ -66,6 +66,38 @@ def draw_lines(sources: Sequence[str], info: ModelInfo, calibration: int, check:
     if left_out:
         print(f"crnn export: left out {left_out} lines with characters outside the model's charset", file=sys.stderr)
     return ExportLines(tuple(sources), tuple(drawn[0]), tuple(drawn[1]), left_out)
+
+
+def held_out_lines(asked: str, info: ModelInfo, path: Path, count: int) -> list[Line]:
+    """At most count labelled lines that the model never learnt from: of the source asked for, or held out in training.
+
+    Training's own are drawn again as training drew them, where its file says how and the sources are still there; else
+    there are none, and stderr says so. ValueError where the source asked for is a share or has no line that fits.
+    """
+    made = info.provenance
+    recorded, validation = tuple(made.get("data") or ()), asked or str(made.get("validation", ""))
+    if not count:
+        return []
+    names = [split_source(source)[0] for source in recorded]
+    if asked:
+        if validation_share(asked) is not None:
+            raise ValueError(f"--validation is {asked}; give a source of labelled lines, or synth")
+        recorded = ()
+    elif not validation or any(name not in SYNTHETIC and not Path(name).exists() for name in names):
+        print(
+            f"crnn export: what {path} was validated on is not there, so confidences stay as the network gives them; "
+            "--validation names lines that it never saw",
+            file=sys.stderr,
+        )
+        return []
+    drawn = {key: value for key, value in made.get("synth", {}).items() if key not in MACHINE}
+    found = open_sources(
+        recorded, info.charset, info.input_spec, validation, count, True, drawn, made.get("seed", 0), True,
+        made.get("group_by"), info.sizes,
+    )  # fmt: skip
+    if asked and not found.validation:
+        raise ValueError(f"{asked} has no labelled line in the model's characters; give --validation another")
+    return found.validation
 
 
 def open_pair(name: str, info: ModelInfo, seed: int) -> tuple[LineSource, LineSource]:

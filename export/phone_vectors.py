@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import Charset
 from crnn.checkpoint import CrnnSizes, ModelInfo, write_atomically
-from crnn.ctc import Reading, greedy
+from crnn.ctc import Reading, greedy, tempered
 from crnn.recogniser import Recogniser, pixel_spans, turned
 from data.lines import Picture
 from data.picture import InputSpec, decode_picture, missing_margin, natural_width, resize, scale, shown_columns
@@ -199,7 +199,7 @@ def reading_vectors() -> dict[str, Any]:
     """Log-probabilities -> readings; readings of a picture in three attitudes -> one; spans -> pixels."""
     return {
         "confidence_tolerance": CONFIDENCE_TOLERANCE,
-        "readings": [reading_case(*case) for case in planted_lines()],
+        "readings": [reading_case(*case) for case in planted_lines()] + tempered_cases(),
         "turned": [turned_case(*case) for case in planted_attitudes()],
         "pixel_spans": [pixel_case(*case) for case in planted_spans()],
     }
@@ -209,10 +209,20 @@ Numbers = list[list[float]]
 """Log-probabilities (T, K) as JSON has them."""
 
 
-def reading_case(name: str, characters: str, log_probs: Numbers) -> dict[str, Any]:
+def reading_case(name: str, characters: str, log_probs: Numbers, temperature: float = 1.0) -> dict[str, Any]:
     charset = Charset.of(characters)
-    reading = greedy(columns(log_probs, charset), charset)
-    return {"name": name, "characters": charset.characters, "log_probs": log_probs} | described(reading)
+    reading = greedy(tempered(columns(log_probs, charset), temperature), charset)
+    given = {"name": name, "characters": charset.characters, "log_probs": log_probs, "temperature": temperature}
+    return given | described(reading)
+
+
+def tempered_cases() -> list[dict[str, Any]]:
+    """Two of the planted lines at temperatures above and below 1."""
+    lines = {name: (characters, log_probs) for name, characters, log_probs in planted_lines()}
+    return [
+        reading_case(f"{name}, temperature {temperature}", *lines[name], temperature)
+        for name, temperature in (("drawn at random", 1.7), ("repeats and blanks", 0.8), ("nothing but blanks", 1.7))
+    ]
 
 
 def described(reading: Reading) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import pytest
 
 from crnn.charset import Charset
 from crnn.checkpoint import CrnnSizes, ModelInfo
+from data.lines import hold_out, open_lines
 from data.picture import InputSpec
-from export.lines import choose_sources, draw_lines
+from export.lines import choose_sources, draw_lines, held_out_lines
 
 
 def info(characters: str = "Milk2.50Totalbook", **provenance: Any) -> ModelInfo:
@@ -125,3 +126,31 @@ def test_the_same_seed_draws_the_same_lines(tmp_path: Path, labelled_folder: Pat
 
     assert keys(1) == keys(1)
     assert any(keys(seed) != keys(1) for seed in range(2, 8))
+
+
+def test_the_lines_held_out_are_those_that_training_held_out(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, *["Milk"] * 60)
+    made = info(data=[str(folder)], validation="0.2", seed=3)
+    held = held_out_lines("", made, Path("s.pt"), 100)
+    assert {line.key for line in held} == set(hold_out(open_lines(folder), 0.2)[1].keys())
+    assert 0 < len(held) < 30
+    assert len(held_out_lines("", made, Path("s.pt"), 3)) == 3
+
+
+def test_lines_that_are_named_take_the_place_of_those_held_out(tmp_path: Path) -> None:
+    learnt, other = (folder_of(tmp_path, *["Milk"] * 20, name=name) for name in ("learnt", "other"))
+    made = info(data=[str(learnt)], validation="0.2")
+    assert len(held_out_lines(str(other), made, Path("s.pt"), 100)) == 20
+
+
+def test_a_model_whose_sources_are_gone_has_no_lines_held_out_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = info(data=[str(tmp_path / "gone")], validation="0.2")
+    assert held_out_lines("", made, Path("s.pt"), 100) == []
+    assert "what s.pt was validated on is not there" in capsys.readouterr().err
+
+
+def test_a_share_is_no_source_of_lines_held_out() -> None:
+    with pytest.raises(ValueError, match=r"--validation is 0\.1; give a source of labelled lines"):
+        held_out_lines("0.1", info(), Path("s.pt"), 100)

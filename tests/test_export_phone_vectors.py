@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from crnn.charset import Charset
-from crnn.ctc import greedy
+from crnn.ctc import greedy, tempered
 from crnn.recogniser import turned
 from data.picture import InputSpec, decode_picture, missing_margin, natural_width, resize, scale, shown_columns
 from export.phone_vectors import main, picture_vectors, reading_vectors
@@ -83,7 +83,8 @@ def test_our_code_gives_every_size_the_width_and_the_margin_of_the_vectors() -> 
 @every_reading
 def test_our_code_reads_every_line_as_the_vectors_say(case: Json) -> None:
     charset = Charset.of(case["characters"])
-    reading = greedy(np.array(case["log_probs"], np.float32).reshape(-1, charset.classes), charset)
+    log_probs = np.array(case["log_probs"], np.float32).reshape(-1, charset.classes)
+    reading = greedy(tempered(log_probs, case["temperature"]), charset)
     given = {
         "text": reading.text,
         "confidence": reading.confidence,
@@ -146,7 +147,7 @@ def test_the_document_suffices_to_find_every_width_and_margin() -> None:
 
 @every_reading
 def test_the_document_suffices_to_read_every_line(case: Json) -> None:
-    assert_reading(read_as_written(case["log_probs"], case["characters"]), case)
+    assert_reading(read_as_written(case["log_probs"], case["characters"], case["temperature"]), case)
 
 
 @pytest.mark.parametrize("case", READINGS["turned"], ids=named)
@@ -365,9 +366,12 @@ def put_pair(weights: NDArray[np.float64], i: int, t: float) -> None:
         weights[i], weights[i + 1] = 1 - t, t
 
 
-def read_as_written(log_probs: list[list[float]], characters: str) -> Json:
+def read_as_written(log_probs: list[list[float]], characters: str, temperature: float = 1.0) -> Json:
     """Section 9."""
     rows = [[struct.unpack("f", struct.pack("f", value))[0] for value in row] for row in log_probs]
+    if temperature != 1:
+        shares = [math.log(sum(math.exp(value / temperature) for value in row)) for row in rows]
+        rows = [[v / temperature - share for v in row] for row, share in zip(rows, shares, strict=True)]
     shown = [row.index(max(row)) for row in rows]
     text, sure, spans, start = "", [], [], 0
     for column in range(1, len(rows) + 1):
