@@ -9,13 +9,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-long demo-teacher test test-full lint format fonts
+.PHONY: help setup demo demo-long demo-teacher students test test-full lint format fonts
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo          distil the shipped teacher, export, benchmark, read pictures (about 20 minutes, two cores)'
 	@echo 'make demo-long     the same with more steps and two students trained from scratch (about 2 hours)'
 	@echo 'make demo-teacher  train the shipped teacher anew, from nothing'
+	@echo 'make students      the students that ship, anew from the shipped teacher (two hours), with the fonts of fonts.txt'
 	@echo 'make test          ruff, mypy --strict and the tests with coverage'
 	@echo 'make test-full     the fonts of benchmarks/fonts.txt through apt-get, every test, then the demo'
 	@echo 'make lint          ruff and mypy alone'
@@ -36,6 +37,9 @@ demo: $(READY)
 
 demo-long: $(READY)
 	$(RUN) -m benchmarks.demo --long
+
+students: $(READY) fonts
+	$(RUN) -m benchmarks.students
 
 demo-teacher: $(READY)
 	$(RUN) -m benchmarks.demo_teacher

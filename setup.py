@@ -41,7 +41,7 @@ setup(
     package_data={
         "benchmarks": ["fonts.txt", "py.typed"],
         "crnn": ["py.typed"],
-        "crnn.models": ["*.md", "*.onnx", "*.pt"],
+        "crnn.models": ["*.md", "*.onnx", "*.pt", "pictures/*.png", "pictures/labels.tsv"],
         "data": ["py.typed"],
         "data.synthesis": ["words.LICENSE.txt", "words.txt"],
         "distill": ["py.typed"],

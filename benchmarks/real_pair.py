@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.demo import TEACHER
 from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
 from crnn.commands import run_path
 
@@ -26,6 +27,7 @@ class RealPairOptions:
 
     Attributes:
         data: folder with the zips of the real sets.
+        start: what the teacher starts from: the shipped one, or that of benchmarks.students, which knows longer lines.
         out: where models, logs and results go.
         teacher_steps: of the teacher's fine-tuning.
         student_steps: of the distillation, and of the twin.
@@ -33,6 +35,7 @@ class RealPairOptions:
     """
 
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+    start: Path = TEACHER
     out: Path = Path("runs/real")
     teacher_steps: int = 5000
     student_steps: int = 5000
@@ -61,11 +64,10 @@ def drawn() -> list[str]:
 
 
 def run_teacher(options: RealPairOptions, out: Path) -> None:
-    """The shipped teacher, fine-tuned."""
-    shipped = Path(__file__).parent.parent / "crnn/models/teacher.pt"
+    """The start, fine-tuned."""
     run_stage(
         out, "crnn",
-        ["train", "--init", str(shipped), "--out", str(out), "--case", "lower", *sources(options), *drawn(),
+        ["train", "--init", str(options.start), "--out", str(out), "--case", "lower", *sources(options), *drawn(),
          "--until", str(options.teacher_steps), "--learning-rate", "1e-3", "--column-weight", "0.1",
          "--threads", str(options.threads), "--seed", "2"],
     )  # fmt: skip

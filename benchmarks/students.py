@@ -1,28 +1,39 @@
-"""`make students`: the students that ship, from nothing but the shipped teacher; then the same on real pictures.
+"""`make students`: the students that ship, from the shipped teacher to the files; needs the fonts of fonts.txt.
 
-Synthetic chain: the shipped teacher, which has seen words alone, goes on with longer lines and phrases; students of
-three widths are distilled from it through its frozen encoder. Nothing real is trained on, so these weights carry the
-project's licence, and the two of SHIPPED are written into the package as int8 ONNX. Real chain: that teacher goes on
-with the training sets of IIIT5K and SROIE beside synthetic lines, and a student is distilled from it; labels are folded
-to lower case, for SROIE's are upper case whatever the print shows. Its weights stay in --out. Needs the fonts of
-fonts.txt; every stage is kept and resumed.
+The teacher that ships has seen words alone. It goes on with longer lines and phrases, then teaches students of three
+widths through its frozen encoder. Nothing real is trained on, so the weights carry the project's licence; those of
+SHIPPED are written into the package as int8 ONNX, with pictures that the default one must read. Stages are kept in
+--out and resumed. (A student of real pictures: benchmarks.real_pair.)
 """
 
 from __future__ import annotations
 
-import os
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+import cv2
 import tyro
 
 from benchmarks.demo import TEACHER
-from benchmarks.stages import run_stage
+from benchmarks.stages import RESULTS, run_stage, write_json
+from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from crnn.commands import run_path
+from crnn.recogniser import MODELS, PACKAGED
+from data.synthesis.fonts import packaged_folders
+from data.synthesis.source import SynthesisOptions, SynthesisSource
 
 WIDTHS = {"default": 0.5, "tiny": 0.25, "smallest": 0.125}
-"""Name of a synthetic student -> width of its ResNet-18."""
+"""Name of a student -> width of its ResNet-18."""
+SHIPPED = ("default", "tiny")
+SEEDS = {"teacher": 2, "students": 3, "pictures": 5}
+DRAWN = ["--synth.longest", "25", "--synth.phrases", "0.3"]
+"""Lines as long as receipts have them."""
+PICTURES = MODELS / "pictures"
+TEXTS = ("Pocket", "Total 12.50", "24/11/2026", "Open daily", "Platform 9", "FRAGILE", "Room 204", "Thank you!")
+"""What the pictures inside the package say."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +41,12 @@ class StudentsOptions:
     """Options of the students.
 
     Attributes:
-        only: make what this chain needs and no more.
-        data: folder with the zips of the real training sets.
         out: where models and logs go.
-        teacher_steps: of each teacher's further training.
+        teacher_steps: of the teacher's further training.
         student_steps: of each distillation.
         threads: of each run.
     """
 
-    only: tuple[Literal["synthetic", "real"], ...] = ("synthetic", "real")
-    data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/students")
     teacher_steps: int = 3000
     student_steps: int = 5000
@@ -47,44 +54,102 @@ class StudentsOptions:
 
 
 def main() -> int:
-    """The chains in order."""
+    """The stages in order."""
     options = tyro.cli(StudentsOptions, description=__doc__)
-    synthetic = options.out / "teacher.pt"
-    go_on(options, TEACHER, synthetic, ["--data", "synth"], seed=2)
-    if "synthetic" in options.only:
-        for name, width in WIDTHS.items():
-            distil(options, synthetic, options.out / f"{name}.pt", width, ["--data", "synth"])
-    if "real" in options.only:
-        sources = real_sources(options)
-        go_on(options, synthetic, options.out / "real-teacher.pt", [*sources, "--case", "lower"], seed=4)
-        distil(options, options.out / "real-teacher.pt", options.out / "real-student.pt", WIDTHS["tiny"], sources)
+    teacher = options.out / "teacher.pt"
+    go_on(options, teacher)
+    students = {name: options.out / f"{name}.pt" for name in WIDTHS}
+    for name, student in students.items():
+        distil(options, teacher, student, WIDTHS[name])
+    for name in SHIPPED:
+        ship(options, name, students[name])
+    draw_pictures()
+    runs = {path.name: run_result(path) for path in (teacher, *students.values())}
+    exports = {name: exported(options, name) for name in SHIPPED}
+    command = f"make students (teacher {options.teacher_steps:,} steps, students {options.student_steps:,})"
+    write_json(
+        RESULTS / "students.json",
+        {"command": command, "seeds": SEEDS, "widths": WIDTHS, "runs": runs, "exports": exports},
+    )
     return 0
 
 
-def real_sources(options: StudentsOptions) -> list[str]:
-    """Half synthetic, half real."""
-    real = [f"{options.data / name}.zip:{weight}" for name, weight in (("iiit5k_train", 0.25), ("sroie_train", 0.25))]
-    return ["--data", "synth:0.5", *real, "--drop-bad"]
-
-
-def go_on(options: StudentsOptions, start: Path, out: Path, sources: list[str], seed: int) -> None:
-    """A teacher trained further, on lines as long as receipts have them."""
+def go_on(options: StudentsOptions, out: Path) -> None:
+    """The shipped teacher, trained further."""
     run_stage(
         out, "crnn",
-        ["train", "--init", str(start), "--out", str(out), *sources, "--synth.longest", "25", "--synth.phrases", "0.3",
-         "--validation-lines", "600", "--until", str(options.teacher_steps), "--learning-rate", "1e-3",
-         "--column-weight", "0.1", "--save-every", "250", "--threads", str(options.threads), "--seed", str(seed)],
+        ["train", "--init", str(TEACHER), "--out", str(out), "--data", "synth", *DRAWN, "--validation-lines", "600",
+         "--until", str(options.teacher_steps), "--learning-rate", "1e-3", "--column-weight", "0.1",
+         "--save-every", "250", "--threads", str(options.threads), "--seed", str(SEEDS["teacher"])],
     )  # fmt: skip
 
 
-def distil(options: StudentsOptions, teacher: Path, out: Path, width: float, sources: list[str]) -> None:
-    """Method 1, with the distance before and after the encoder; synthetic lines are drawn as the teacher's were."""
+def distil(options: StudentsOptions, teacher: Path, out: Path, width: float) -> None:
+    """Method 1, with the distance before and after the encoder; lines are drawn as the teacher's were."""
     run_stage(
         out, "distill.cli",
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--student-width", str(width), "--out", str(out),
-         *sources, "--distance-at", "both", "--validation-lines", "600", "--until", str(options.student_steps),
-         "--save-every", "250", "--threads", str(options.threads), "--seed", "3"],
+         "--data", "synth", "--distance-at", "both", "--validation-lines", "600",
+         "--until", str(options.student_steps), "--save-every", "250", "--threads", str(options.threads),
+         "--seed", str(SEEDS["students"])],
     )  # fmt: skip
+
+
+def ship(options: StudentsOptions, name: str, student: Path) -> None:
+    """The student as int8 ONNX inside the package; its provenance names no path of the machine it was made on."""
+    folder = options.out / "shipped"
+    named = folder / f"{name}.pt"
+    if not named.exists():
+        save_checkpoint(named, without_places(student))
+    file = folder / f"{name}{PACKAGED}"
+    run_stage(
+        file, "crnn",
+        ["export", "--model", str(named), "--to", "onnx-int8", "--out", str(file), "--data", "synth",
+         "--validation", "synth", "--validation-lines", "2000"],
+    )  # fmt: skip
+    content = file.read_bytes()
+    write_atomically(MODELS / file.name, lambda kept: kept.write(content))
+
+
+def without_places(student: Path) -> Any:
+    """The checkpoint, its commands and folders replaced by the one command that makes it."""
+    checkpoint = load_checkpoint(student)
+    made = checkpoint.info.provenance | {"command": "make students"}
+    made["synth"] = made["synth"] | {"font_folders": []}
+    if "teacher" in made:
+        made["teacher"] = made["teacher"] | {"command": "make students"}
+    return replace(checkpoint, info=replace(checkpoint.info, provenance=made))
+
+
+def exported(options: StudentsOptions, name: str) -> dict[str, Any]:
+    """What the export of a shipped student measured."""
+    report = json.loads((options.out / "shipped" / f"{name}{PACKAGED}.json").read_text())
+    return {key: report[key] for key in ("bytes", "temperature", "search")} | {
+        "parity": {key: report["parity"][key] for key in ("right_network", "right_file", "labelled", "relative")}
+    }
+
+
+def draw_pictures() -> None:
+    """Pictures of TEXTS with fonts that pip brings, mildly degraded, and labels.tsv beside them."""
+    PICTURES.mkdir(exist_ok=True)
+    rows = []
+    for number, text in enumerate(TEXTS):
+        corpus = PICTURES / "text.txt"
+        corpus.write_text(text + "\n", encoding="utf-8")
+        options = SynthesisOptions(
+            corpus=corpus, corpus_share=1.0, strength=0.3, fonts="held-out", font_folders=tuple(packaged_folders())
+        )
+        line = SynthesisSource(options, SEEDS["pictures"])[number]
+        corpus.unlink()
+        cv2.imwrite(str(PICTURES / f"{number}.png"), line.picture[:, :, ::-1])
+        rows.append(f"{number}.png\t{line.text}\n")
+    (PICTURES / "labels.tsv").write_text("".join(rows), encoding="utf-8")
+
+
+def run_result(model: Path) -> dict[str, Any]:
+    """Steps, lines, seconds and accuracies of the run that made a model."""
+    content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
+    return content
 
 
 if __name__ == "__main__":

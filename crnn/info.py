@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crnn.checkpoint import CHARACTER_FORMAT, FEW_SHOT_FORMAT, has_format, load_tensors
+from crnn.recogniser import DEFAULT, MODELS, PACKAGED
 from crnn.runtimes import Runtime, open_runtime
 
 
@@ -20,8 +21,9 @@ from crnn.runtimes import Runtime, open_runtime
 class InfoOptions:
     """What `crnn info` takes."""
 
-    model: tyro.conf.Positional[Path]
-    """A checkpoint (.pt) of lines or of characters, or an exported file (.onnx, .tflite)."""
+    model: tyro.conf.Positional[Path | None] = None
+    """A checkpoint (.pt) of lines or of characters, or an exported file (.onnx, .tflite); left out: the models that
+    come with the package are listed."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -30,12 +32,28 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(
         InfoOptions, args=argv, prog="crnn info", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
     )
+    if options.model is None:
+        list_packaged(options.json)
+        return 0
     facts = character_description(options.model) or description(open_runtime(options.model, threads=1))
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         print_tables(facts, Console())
     return 0
+
+
+def list_packaged(as_json: bool) -> None:
+    """Path, bytes and whether it is the default, of every model inside the package."""
+    default = MODELS / f"{DEFAULT}{PACKAGED}"
+    found = [path for path in sorted(MODELS.iterdir()) if path.suffix in (".pt", ".onnx")]
+    facts = [{"path": str(path), "bytes": path.stat().st_size, "default": path == default} for path in found]
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+        return
+    for path, entry in zip(found, facts, strict=True):
+        print(f"{path}\t{path.stat().st_size / 1e6:.2f} MB" + ("\tread with by default" if entry["default"] else ""))
+    print(f"{MODELS / 'pictures'}\tpictures to try them with")
 
 
 def character_description(path: Path) -> dict[str, Any] | None:
@@ -67,6 +85,7 @@ def description(runtime: Runtime) -> dict[str, Any]:
         "sizes": asdict(info.sizes),
         "input_spec": info.input_spec.to_json(),
         "pixels_per_column": info.pixels_per_column,
+        "temperature": info.temperature,
         "provenance": info.provenance,
         "parity": info.parity,
     }
@@ -98,7 +117,7 @@ def line_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if "characters" in made:
         made["characters"] = f"counted in {made['characters']['lines']:,} lines, see --json"
     return {
-        "file": {"pixels per column": facts["pixels_per_column"]},
+        "file": {"pixels per column": facts["pixels_per_column"], "temperature": facts["temperature"]},
         "charset": facts["charset"] | {"characters": facts["charset"]["characters"].replace(" ", "␣")},
         "network": facts["sizes"],
         "input": facts["input_spec"],

@@ -34,7 +34,8 @@ class ReadOptions:
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES|FOLDER")]
     """Pictures of one line of text each; of a folder or zip, every picture in it."""
     model: Path | None = None
-    """A checkpoint (.pt) or an exported file (.onnx, .tflite); left out: the teacher that comes with the package."""
+    """A checkpoint (.pt) or an exported file (.onnx, .tflite); left out: the default student that comes with
+    the package (crnn info lists what there is)."""
     json: bool = False
     """Print a JSON list with every character's confidence and place instead of path, text and confidence by tabs."""
     draw: Path | None = None

@@ -18,6 +18,12 @@ from crnn.runtimes import Runtime, open_runtime
 from data.lines import Picture
 from data.picture import InputSpec, missing_margin, natural_width, prepare, shown_columns
 
+MODELS = Path(str(importlib.resources.files("crnn"))) / "models"
+"""Where the models lie that come with the package, each with a card: checkpoints, and students as PACKAGED."""
+PACKAGED = ".int8.onnx"
+DEFAULT = "default"
+"""Name of the student that reads where no model is named."""
+
 Decoder = Callable[[LogProbs, Charset], list[Reading]]
 """Log-probabilities (N, T, K) of lines of one width -> N readings."""
 
@@ -129,16 +135,17 @@ def beam_decoder(beam: int = 16, lexicon: Lexicon | None = None, top: int | None
 def load(
     path: Path | str | None = None, threads: int | None = None, device: str = "cpu", decoder: Decoder = greedy_batch
 ) -> Recogniser:
-    """The recogniser of a model file (.pt, .onnx, .tflite); None: the teacher that comes with the package.
+    """The recogniser of a model file (.pt, .onnx, .tflite); None: the default student that comes with the package.
 
     Errors as in open_runtime.
     """
     return Recogniser(open_runtime(packaged_model() if path is None else Path(path), threads, device), decoder)
 
 
-def packaged_model() -> Path:
-    """The teacher inside the package; FileNotFoundError where it was left out."""
-    path = Path(str(importlib.resources.files("crnn"))) / "models" / "teacher.pt"
+def packaged_model(name: str = DEFAULT) -> Path:
+    """A student inside the package, "default" or "tiny"; FileNotFoundError where there is none of that name."""
+    path = MODELS / f"{name}{PACKAGED}"
     if not path.is_file():
-        raise FileNotFoundError(f"no model was given and the packaged one ({path}) is not there; give one with --model")
+        named = "no model was given" if name == DEFAULT else f"there is no packaged model {name!r}"
+        raise FileNotFoundError(f"{named}: {path} is not there; give a model file, in commands with --model")
     return path

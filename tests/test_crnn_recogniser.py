@@ -185,13 +185,13 @@ def test_spans_of_a_turned_picture_run_along_the_turned_one() -> None:
     assert pixel_spans(replace(reading, turned=90), (96, 32), info_of(InputSpec())) == [(0.0, 48.0)]
 
 
-def test_without_a_path_the_packaged_teacher_is_meant() -> None:
-    expected = Path(crnn.__file__).parent / "models" / "teacher.pt"
-    if expected.is_file():
-        assert packaged_model() == expected
-    else:
-        with pytest.raises(FileNotFoundError, match=r"teacher\.pt\) is not there; give one with --model"):
-            load()
+def test_without_a_path_the_packaged_default_is_meant() -> None:
+    assert load(threads=1).runtime.path == packaged_model() == packaged_model("default")
+
+
+def test_a_packaged_model_that_does_not_exist_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no packaged model 'huge': .*huge\.int8\.onnx is not there"):
+        packaged_model("huge")
 
 
 def test_the_package_gives_its_names_when_they_are_first_asked_for() -> None:
