@@ -164,7 +164,7 @@ CURVE_STYLE = ".curve polyline{fill:none;stroke-width:2}.curve polygon{stroke:no
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#33404d}.tick,.axis{fill:#66737f}.name{font-weight:600}"
     ".grid{stroke:#e3e8ec}.interval{stroke:#9fb0bd;stroke-width:2}.leader{stroke:#c3ced6}"
-    ".network{fill:#0b6e99}.file{fill:#c4532d}" + CURVE_STYLE + "</style>"
+    ".network{fill:#0b6e99}.file{fill:#c4532d}.peer{fill:#5f6b76}" + CURVE_STYLE + "</style>"
 )
 """For a picture that stands outside the report, whose page has the colours otherwise."""
 

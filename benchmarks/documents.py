@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, speed_ratios
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.extend_charset import extend_table, steps_table
@@ -448,6 +449,8 @@ def optimisers_curves() -> str:
 PICTURES: dict[Path, Callable[[], str]] = {
     ROOT / "docs/formats.svg": formats_picture,
     ROOT / "docs/optimisers.svg": optimisers_curves,
+    ROOT / "docs/bytes.svg": lambda: beside_picture(load("beside_peers"), "bytes"),
+    ROOT / "docs/milliseconds.svg": lambda: beside_picture(load("beside_peers"), "time"),
     ROOT / "docs/centres.svg": lambda: centres_picture(load("centres")),
 }
 
@@ -456,6 +459,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: demo_table("demo"),
     "demo-long": lambda: demo_table("demo_long"),
     "real-pair": real,
+    "beside-peers": of("beside_peers", beside_table),
+    "speed-ratios": of("beside_peers", speed_ratios, stamped=False),
+    "calibration": of("beside_peers", calibration_table, stamped=False),
     "distance-at": lambda: arms("distance_at"),
     "narrow-lines": narrow,
     "full-width": full_width,

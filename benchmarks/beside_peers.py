@@ -1,0 +1,246 @@
+"""Our students beside what people use today: `python -m benchmarks.beside_peers`, some forty minutes of one core.
+
+Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students
+and benchmarks.real_pair, each as float32 and as int8 ONNX. Time is measured twice, from the picture to the text: of all
+recognisers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every crop of iiit5k_test, where PP-OCRv4
+is also asked without the padding that it brings by default. Every part is kept in --out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from benchmarks.charts import Point, scatter, standalone
+from benchmarks.markdown import NOT_RUN, table
+from benchmarks.peers import PEERS
+from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from crnn.score import fold36
+from data.check import LETTER_SPACED
+
+Json = dict[str, Any]
+
+SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test", "docs_en", "cute80")
+TIMED, ROUNDS = 200, 3
+"""Crops of iiit5k_test that all recognisers are timed on, and how often."""
+ALL_CROPS = 3000
+SPACED_SETS = ("iiit5k_test", "cute80")
+"""Sets with labels that spell a word with spaces (T H E)."""
+
+
+@dataclass(frozen=True)
+class BesideOptions:
+    """Options.
+
+    Attributes:
+        part: ours: our models' accuracy; peers: theirs; time: of both; all of them where none is named.
+        students: folder of benchmarks.students.
+        real: folder of benchmarks.real_pair.
+        data: folder with the zips of the test sets.
+        out: where exports and figures go.
+    """
+
+    part: tyro.conf.Positional[tuple[Literal["ours", "peers", "time"], ...]] = ("ours", "peers", "time")
+    students: Path = Path("runs/students")
+    real: Path = Path("runs/real")
+    data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+    out: Path = Path("runs/beside-peers")
+
+
+def main() -> None:
+    """The parts that are not there yet, then the results' JSON."""
+    options = tyro.cli(BesideOptions, description=__doc__)
+    if "peers" in options.part:
+        for name in SETS:
+            bench(options, f"peers-{name}", name, ["--peers", "all", "--latency-lines", "0", "--readings"])
+    if "ours" in options.part:
+        models = [str(path) for path in our_files(options)]
+        for name in SETS:
+            bench(options, f"ours-{name}", name, ["--models", *models, "--latency-lines", "0", "--readings"])
+    if "time" in options.part:
+        models = [str(path) for path in our_files(options) if path.suffix == ".onnx"]
+        bench(
+            options, "time", SETS[0],
+            ["--models", *models, "--peers", *PEERS, "--limit", str(TIMED), "--latency-lines", str(TIMED),
+             "--latency-rounds", str(ROUNDS)],
+        )  # fmt: skip
+        int8 = [name for name in models if name.endswith(".int8.onnx")]
+        bench(
+            options, "time-all", SETS[0],
+            ["--models", *int8, "--peers", "pp-ocr-v4", "pp-ocr-v4-unpadded", "--latency-lines", str(ALL_CROPS),
+             "--latency-rounds", "1"],
+        )  # fmt: skip
+    write_results(options)
+
+
+def bench(options: BesideOptions, name: str, set_name: str, arguments: Sequence[str]) -> None:
+    """One run of crnn bench whose JSON is kept."""
+    result = options.out / f"{name}.json"
+    run_stage(
+        result, "crnn",
+        ["bench", "--data", str(options.data / f"{set_name}.zip"), "--json", str(result), "--threads", "1", *arguments],
+    )  # fmt: skip
+
+
+def our_files(options: BesideOptions) -> list[Path]:
+    """Teachers, and students as float32 and int8 ONNX, under names of their own."""
+    students = {name: options.students / f"{name}.pt" for name in ("default", "tiny", "smallest")}
+    students["real-student"] = options.real / "student.pt"
+    students["easyocr-student"] = options.students / "easyocr-student.pt"
+    teachers = {"teacher": options.students / "teacher.pt", "real-teacher": options.real / "teacher.pt"}
+    files = []
+    for name, path in teachers.items():
+        if path.exists():
+            named = options.out / "models" / f"{name}.pt"
+            link(path, named)
+            files.append(named)
+    for name, path in students.items():
+        if path.exists():
+            named = options.out / "models" / f"{name}.pt"
+            link(path, named)
+            last = named.with_name(f"{name}.int8.onnx")
+            run_stage(last, "crnn", ["export", "--model", str(named), "--to", "onnx", "onnx-int8"])
+            files += [named.with_suffix(".onnx"), last]
+    return files
+
+
+def link(path: Path, named: Path) -> None:
+    """A checkpoint under another name."""
+    named.parent.mkdir(parents=True, exist_ok=True)
+    if not named.exists():
+        named.symlink_to(path.resolve())
+
+
+def write_results(options: BesideOptions) -> None:
+    """The JSON of the parts that were run."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))}
+    accuracy = [found[f"{who}-{name}"] for who in ("ours", "peers") for name in SETS if f"{who}-{name}" in found]
+    spaced: dict[str, list[bool]] = {}
+    for results in accuracy:
+        for model, sets in results["readings"].items():
+            for name, lines in sets.items():
+                if name in SPACED_SETS:
+                    own = [line for line in lines if LETTER_SPACED.search(line["label"])]
+                    spaced.setdefault(model, []).extend(fold36(line["text"]) == fold36(line["label"]) for line in own)
+    models = {model["name"]: model for results in accuracy for model in without_paths(results)["models"]}
+    rows = [row | {"characters": None} for results in accuracy for row in results["results"]]
+    times = {name: without_paths(found[name])["models"] for name in ("time", "time-all") if name in found}
+    write_json(
+        RESULTS / "beside_peers.json",
+        {
+            "command": "python -m benchmarks.beside_peers",
+            "seed": 0,
+            "models": list(models.values()),
+            "results": rows,
+            "letter_spaced": {model: [sum(right), len(right)] for model, right in spaced.items()},
+            "calibration_error": {
+                name: {
+                    model: figures["calibration_error"]
+                    for who in ("ours", "peers")
+                    for model, figures in found.get(f"{who}-{name}", {}).get("confidence", {}).items()
+                }
+                for name in SETS
+            },
+            "times": {
+                part: {
+                    model["name"]: {key: model["latency"][key] for key in ("p50_ms", "mean_ms", "lines", "rounds")}
+                    for model in described
+                }
+                for part, described in times.items()
+            },
+        },
+    )
+
+
+# Table and pictures.
+
+TITLES = {
+    "teacher.pt": "teacher, drawn lines alone",
+    "real-teacher.pt": "teacher, with real lines",
+    "default.onnx": "default",
+    "default.int8.onnx": "default, int8 (ships)",
+    "tiny.onnx": "tiny",
+    "tiny.int8.onnx": "tiny, int8 (ships)",
+    "smallest.onnx": "smallest",
+    "smallest.int8.onnx": "smallest, int8",
+    "real-student.onnx": "with real lines",
+    "real-student.int8.onnx": "with real lines, int8",
+    "easyocr-student.onnx": "taught by EasyOCR's",
+    "easyocr-student.int8.onnx": "taught by EasyOCR's, int8",
+    **{name: peer.title for name, peer in PEERS.items()},
+}
+PICTURED = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
+"""Sets whose mean the pictures show."""
+
+
+def beside_table(results: Json) -> str:
+    """acc36 on whole test sets, bytes, and milliseconds from the picture to the text."""
+    accuracy = {(row["model"], row["set"]): row for row in results["results"]}
+    times = results["times"].get("time", {})
+    rows = []
+    for model in results["models"]:
+        name = model["name"]
+        cells = [f"{100 * accuracy[name, s]['acc36']:.1f}" if (name, s) in accuracy else "not run" for s in SETS]
+        spaced = results["letter_spaced"].get(name)
+        mean = f"{times[name]['mean_ms']:.1f}" if name in times else ""
+        rows.append([TITLES.get(name, name), f"{model['bytes'] / 1e6:.2f}", *cells,
+                     f"{spaced[0]} of {spaced[1]}" if spaced else "", mean])  # fmt: skip
+    header = ["acc36 %", "MB", *SETS, "letter-spaced", f"ms a crop, mean of {TIMED}"]
+    return table(header, rows)
+
+
+def speed_ratios(results: Json) -> str:
+    """How many times as fast as PP-OCRv4 mobile our int8 students are, over every crop of iiit5k_test."""
+    if "time-all" not in results["times"]:
+        return NOT_RUN
+    times = results["times"]["time-all"]
+    rows = [
+        [TITLES[name], f"{found['mean_ms']:.1f}",
+         *(f"{times[peer]['mean_ms'] / found['mean_ms']:.1f}" for peer in ("pp-ocr-v4", "pp-ocr-v4-unpadded"))]
+        for name, found in times.items()
+    ]  # fmt: skip
+    crops = next(iter(times.values()))["lines"]
+    return table([f"{crops:,} crops", "ms a crop, mean", "times PP-OCRv4's speed", "not padded"], rows)
+
+
+def calibration_table(results: Json) -> str:
+    """Expected calibration error of every recogniser on every set."""
+    errors = results["calibration_error"]
+    names = [model["name"] for model in results["models"]]
+    rows = [
+        [TITLES.get(name, name), *(f"{100 * errors[s][name]:.1f}" if name in errors.get(s, {}) else "" for s in SETS)]
+        for name in names
+    ]
+    return table(["calibration error, points", *SETS], rows)
+
+
+def beside_picture(results: Json | None, across: Literal["bytes", "time"]) -> str:
+    """Mean acc36 of PICTURED against bytes or milliseconds; empty where nothing was run."""
+    if results is None or (across == "time" and "time" not in results["times"]):
+        return ""
+    accuracy = {(row["model"], row["set"]): row for row in results["results"]}
+    points = []
+    for model in results["models"]:
+        name = model["name"]
+        own = [accuracy[name, s] for s in PICTURED if (name, s) in accuracy]
+        if len(own) < len(PICTURED) or (across == "time" and name not in results["times"]["time"]):
+            continue
+        x = model["bytes"] / 1e6 if across == "bytes" else results["times"]["time"][name]["mean_ms"]
+        low, mid, high = (
+            sum(values) / len(own)
+            for values in zip(*((r["acc36_interval"][0], r["acc36"], r["acc36_interval"][1]) for r in own), strict=True)
+        )
+        kind = "peer" if name in PEERS else "network" if name.endswith(".pt") else "file"
+        points.append(Point(TITLES.get(name, name), x, mid, low, high, kind))
+    title = "MB" if across == "bytes" else "ms a crop"
+    return standalone(scatter(points, title, "acc36 %, mean of four real test sets")) if points else ""
+
+
+if __name__ == "__main__":
+    main()
