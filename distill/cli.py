@@ -34,11 +34,13 @@ class DistillOptions:
         unlabelled: folders or zips of pictures without labels; with --ctc-weight 0.
         charset: a named one (ascii, alphanumeric, ...), a UTF-8 file of characters, or chars:..., where the student's
             differ from the teacher's; its classifier is then trained.
-        ctc_weight: w, of the CTC term beside the distance; 0 needs no labels.
-        distance: l1, l2, cosine, kl; several with :weight are summed.
-        distance_at: after the encoder (as published), before it, or both.
+        ctc_weight: w, 0 to 1, of the CTC term beside the distance; the method takes less than 1, and 0 needs no labels.
+        distance: l1, l2, cosine or kl of what the networks say at each column; kl-classes, the usual KL of the class
+            probabilities, or kl-characters, the same without the columns where the teacher sees a blank; several with
+            :weight are summed; none, for comparison, leaves CTC alone.
+        distance_at: after the encoder (as published), before it, or both; of classes it is behind the classifier.
         distance_reduction: l1 and l2 are summed over the features of a column, or averaged.
-        temperature: of kl's softmax over the features.
+        temperature: of the softmax of kl, kl-classes and kl-characters.
         character_loss: losses on the characters that CTC's alignment finds in labelled lines, as in crnn train, each
             with :weight; they reach the CNN through the frozen encoder.
         centres_from: characters that move class centres: those the student reads correctly, or all.
@@ -95,8 +97,10 @@ class DistillOptions:
     fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ctc_weight < 1:
-            raise ValueError(f"--ctc-weight is {self.ctc_weight}; the method takes 0 (no labels) to under 1")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ValueError(f"--ctc-weight is {self.ctc_weight}; give 0 (no labels) to 1")
+        if self.distance == ("none",) and not self.ctc_weight:
+            raise ValueError("--distance none with --ctc-weight 0 leaves nothing to learn from; give one of them")
         if self.unlabelled and self.ctc_weight:
             raise ValueError(
                 f"--unlabelled pictures have no CTC, and --ctc-weight is {self.ctc_weight}; add --ctc-weight 0"

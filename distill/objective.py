@@ -11,15 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crnn.charset import BLANK
 from crnn.model import Crnn, Outputs
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 
-Distance = Literal["l1", "l2", "cosine", "kl"]
+FeatureDistance = Literal["l1", "l2", "cosine", "kl"]
+ClassDistance = Literal["kl-classes", "kl-characters"]
+Distance = FeatureDistance | ClassDistance
 Reduction = Literal["features", "mean"]
 Place = Literal["output", "input", "both"]
 
 
-def distance(kind: Distance, student: Tensor, teacher: Tensor, reduction: Reduction, temperature: float) -> Tensor:
+def distance(
+    kind: FeatureDistance, student: Tensor, teacher: Tensor, reduction: Reduction, temperature: float
+) -> Tensor:
     """Between two sequences (N, T, H) -> scalar, the mean over lines and columns.
 
     l2: squared difference; l1: absolute difference; over the features they are summed (reduction "features") or
@@ -37,10 +42,29 @@ def distance(kind: Distance, student: Tensor, teacher: Tensor, reduction: Reduct
     return apart.sum(-1).mean() if reduction == "features" else apart.mean()
 
 
+def class_distance(kind: ClassDistance, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) between log-probabilities (N, T, K) -> scalar, at a temperature, times its square.
+
+    The usual distillation of outputs (Hinton et al. 2015), beside which the published distances are to be measured.
+    kl-classes: the mean over all columns. kl-characters: over those where the teacher's best class is no blank; 0 where
+    there are none.
+    """
+    taught = (teacher / temperature).log_softmax(-1)
+    learnt = (student / temperature).log_softmax(-1)
+    apart = (taught.exp() * (taught - learnt)).sum(-1) * temperature**2  # (N, T)
+    if kind == "kl-classes":
+        return apart.mean()
+    shown = teacher.argmax(-1) != BLANK
+    return (apart * shown).sum() / shown.sum().clamp(min=1)
+
+
 def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
-    """("l1", "l2:0.5") -> weights by distance; ValueError lists the known ones."""
+    """("l1", "l2:0.5") -> weights by distance, ("none",) -> no distance; ValueError lists the known ones."""
+    if parts == ("none",):
+        return {}
     weights: dict[Distance, float] = {}
-    known: dict[str, Distance] = {name: name for name in get_args(Distance)}
+    names: tuple[Distance, ...] = (*get_args(FeatureDistance), *get_args(ClassDistance))
+    known: dict[str, Distance] = {name: name for name in names}
     for part in parts:
         name, _, number = part.partition(":")
         try:
@@ -49,7 +73,7 @@ def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
             weight = 0.0
         if name not in known or not weight > 0:
             raise ValueError(
-                f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone"
+                f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone, or none"
             )
         if known[name] in weights:
             raise ValueError(f"--distance names {name} twice; give it one weight")
@@ -105,8 +129,9 @@ class TeacherFeatures:
 class Distillation(nn.Module):
     """d(teacher, student) + ctc_weight * CTC(student, label).
 
-    distances: weight of each distance. place: where they are taken: after the encoder ("output", as published),
-    before it ("input") or both. features: keeps what the teacher says of a line; None asks it every time.
+    distances: weight of each distance; those of classes are taken behind the classifier.
+    place: where the others are taken: after the encoder ("output", as published), before it ("input") or both.
+    features: keeps what the teacher says of a line; None asks it every time.
     The teacher is frozen and stays in eval mode, so its statistics do not move either.
     """
 
@@ -135,20 +160,31 @@ class Distillation(nn.Module):
         return self
 
     def forward(self, outputs: Outputs, batch: DeviceBatch, step: int) -> Terms:
-        before, after = self._taught(batch)
-        pairs = {"output": (outputs.encoded, after), "input": (outputs.features, before)}
         terms: Terms = {}
         total = outputs.encoded.sum() * 0.0
-        for place, (student, teacher) in pairs.items():
-            if self.place in (place, "both"):
-                for kind, weight in self.distances.items():
-                    apart = distance(kind, student.float(), teacher, self.reduction, self.temperature)
-                    terms[f"{kind}_{place}"] = apart
-                    total = total + weight * apart
+        taught = self._taught(batch) if self.distances else None
+        for kind, weight in self.distances.items():
+            assert taught is not None
+            for name, apart in self._apart(kind, outputs, *taught).items():
+                terms[name] = apart
+                total = total + weight * apart
         if self.ctc_weight:
             terms["ctc"] = ctc_loss(outputs.log_probs, batch)
             total = total + self.ctc_weight * terms["ctc"]
         return {"loss": total} | terms
+
+    def _apart(self, kind: Distance, outputs: Outputs, before: Tensor, after: Tensor) -> Terms:
+        """One distance at each place where it is taken; before, after: of the teacher, as _taught gives them."""
+        if kind == "kl-classes" or kind == "kl-characters":
+            with torch.autocast(after.device.type, enabled=False):
+                classes = self.teacher.classifier(after).log_softmax(-1)  # (N, T, K)
+            return {kind: class_distance(kind, outputs.log_probs, classes, self.temperature)}
+        pairs = {"output": (outputs.encoded, after), "input": (outputs.features, before)}
+        return {
+            f"{kind}_{place}": distance(kind, student.float(), teacher, self.reduction, self.temperature)
+            for place, (student, teacher) in pairs.items()
+            if self.place in (place, "both")
+        }
 
     @torch.no_grad()
     def _taught(self, batch: DeviceBatch) -> tuple[Tensor, Tensor]:

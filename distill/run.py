@@ -51,6 +51,11 @@ def distill(options: DistillOptions, command: str) -> Path:
     start_torch(options.fit)
     check_encoder(teacher, options)
     charset = choose_charset(teacher, options)
+    if charset != teacher.info.charset and any(kind.startswith("kl-") for kind in distances):
+        raise ValueError(
+            f"--distance {' '.join(options.distance)} compares classes, and those of --charset {options.charset} are "
+            "not the teacher's; take l2, which compares features"
+        )
     width = teacher.info.sizes.width if options.student_width is None else options.student_width
     taught_spec = teacher.info.input_spec
     spec = student_spec(taught_spec, options.student_height)

@@ -15,7 +15,7 @@ from crnn.commands import FitOptions
 from crnn.fit import _parameter_groups, _Step
 from crnn.model import Crnn
 from crnn.objectives.recognition import DeviceBatch
-from distill.objective import Distillation, TeacherFeatures, distance, parse_distances
+from distill.objective import Distillation, TeacherFeatures, class_distance, distance, parse_distances
 from distill.student import build_student, outside_bounds
 
 
@@ -53,6 +53,50 @@ def test_each_distance_is_what_plain_loops_give(kind: str, reduction: str) -> No
 def test_equal_features_have_no_distance(kind: str) -> None:
     same = torch.randn(2, 3, 4)
     assert distance(kind, same, same.clone(), "features", 1.0).item() == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["kl-classes", "kl-characters"])
+def test_the_distance_of_classes_is_what_plain_loops_give(kind: str) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 4).log_softmax(-1), torch.randn(2, 3, 4).log_softmax(-1)
+    teacher[0, 1, 0] = teacher[1, 2, 0] = 3  # the teacher sees a blank there
+    found = []
+    for s, t in zip(rows(student), rows(teacher), strict=True):
+        if kind == "kl-classes" or max(t) != t[0]:
+            p, q = softmax(t, 2.0), softmax(s, 2.0)
+            found.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) * 4)
+    given = class_distance(kind, student, teacher, 2.0)  # type: ignore[arg-type]
+    assert given.item() == pytest.approx(sum(found) / len(found), rel=1e-5)
+
+
+def test_a_teacher_that_sees_no_character_asks_for_nothing() -> None:
+    blank = torch.tensor([[[5.0, 0.0], [5.0, 0.0]]]).log_softmax(-1)
+    assert class_distance("kl-characters", torch.randn(1, 2, 2).log_softmax(-1), blank, 1.0).item() == 0
+
+
+def test_no_distance_leaves_ctc_alone_and_the_teacher_in_peace(pair: tuple[Crnn, Crnn]) -> None:
+    teacher, student = pair
+    assert parse_distances(("none",)) == {}
+    made = batch([1, 2])
+    asked = []
+    teacher.register_forward_hook(lambda *_: asked.append(1))
+    found = Distillation(teacher, {}, ctc_weight=0.1)(student(made.pictures), made, 0)
+    assert set(found) == {"loss", "ctc"}
+    assert found["loss"].item() == pytest.approx(0.1 * found["ctc"].item(), rel=1e-6)
+    assert not asked
+
+
+def test_distances_of_classes_are_taken_behind_the_classifier_once(pair: tuple[Crnn, Crnn]) -> None:
+    teacher, student = pair
+    made = batch([1, 2])
+    found = Distillation(teacher, {"l2": 1.0, "kl-classes": 2.0}, "both", ctc_weight=0.0)(
+        student(made.pictures), made, 0
+    )
+    assert set(found) == {"loss", "l2_output", "l2_input", "kl-classes"}
+    expected = class_distance("kl-classes", student(made.pictures).log_probs, teacher(made.pictures).log_probs, 1.0)
+    assert found["kl-classes"].item() == pytest.approx(expected.item(), rel=1e-4)
+    total = found["l2_output"] + found["l2_input"] + 2 * found["kl-classes"]
+    assert found["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
 def test_distances_are_summed_by_weight() -> None:
