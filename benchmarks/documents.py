@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, speed_ratios
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
+from benchmarks.distillation import arms_table, picture, sizes_table
+from benchmarks.distillation import claims_table as method_claims
 from benchmarks.extend_charset import extend_table, steps_table
 from benchmarks.few_shot import choice_table, descriptions_table, few_shot_table
 from benchmarks.learn_characters import learn_table
@@ -449,6 +451,7 @@ def optimisers_curves() -> str:
 PICTURES: dict[Path, Callable[[], str]] = {
     ROOT / "docs/formats.svg": formats_picture,
     ROOT / "docs/optimisers.svg": optimisers_curves,
+    ROOT / "docs/distillation.svg": lambda: picture(load("distillation")),
     ROOT / "docs/bytes.svg": lambda: beside_picture(load("beside_peers"), "bytes"),
     ROOT / "docs/milliseconds.svg": lambda: beside_picture(load("beside_peers"), "time"),
     ROOT / "docs/centres.svg": lambda: centres_picture(load("centres")),
@@ -459,6 +462,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: demo_table("demo"),
     "demo-long": lambda: demo_table("demo_long"),
     "real-pair": real,
+    "distillation": of("distillation", arms_table),
+    "distillation-sizes": of("distillation", sizes_table, stamped=False),
+    "distillation-claims": of("distillation", method_claims, stamped=False),
     "beside-peers": of("beside_peers", beside_table),
     "speed-ratios": of("beside_peers", speed_ratios, stamped=False),
     "calibration": of("beside_peers", calibration_table, stamped=False),

@@ -1,0 +1,438 @@
+"""Method 1's claims, tried: `python -m benchmarks.distillation`, three hours of a core for the three seeds.
+
+A quarter-width ResNet-18 learns from baked words at full difficulty, taught by the shipped teacher in every way that
+method 1 names and in ways that it is held against, or from scratch; every arm for as many steps on the same lines,
+seen several times. The teacher has read 300,000 such lines, so there is something to teach where a student has few.
+Learning rates of the twins from scratch are chosen from RATES on held-out lines of the training set, as all curves are
+measured there; the table's figures are of lines with words and fonts that nothing was trained on, and of iiit5k_test.
+Runs are kept in --out; the results' JSON is written after each, so a table that was cut off says what was not run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.arms import SMALL
+from benchmarks.charts import Curve, curves, standalone
+from benchmarks.demo import TEACHER
+from benchmarks.intervals import bootstrap_interval
+from benchmarks.markdown import table
+from benchmarks.stages import RESULTS, finished, run_stage, write_json
+from crnn.checkpoint import load_checkpoint
+from crnn.commands import run_path
+from crnn.model import Crnn
+from data.lines import open_lines
+from distill.run import column_agreement
+
+Json = dict[str, Any]
+
+LINES, SIZES, UNSEEN = 8000, (2000, 8000, 32_000), 2000
+"""Training lines of most arms, of those at several sizes, and lines of the test set."""
+SEEDS = (0, 1, 2)
+RATES = (1e-3, 2e-3, 4e-3)
+EVERY = 250
+"""Steps between validations."""
+SPIKE_LINES = 300
+LEVEL = 0.01
+"""What still counts as level in a claim."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """what: as people are told. arguments: beside those that all share. scratch: no teacher."""
+
+    what: str
+    arguments: tuple[str, ...] = ()
+    scratch: bool = False
+    sizes: tuple[int, ...] = field(default=(LINES,))
+
+
+ARMS = {
+    "published": Arm("method 1: L2 after the encoder + 0.1 CTC", sizes=SIZES),
+    "scratch": Arm("from scratch, plain CTC", ("--column-weight", "0"), True, SIZES),
+    "both": Arm("L2 before and after the encoder", ("--distance-at", "both"), sizes=SIZES),
+    "kl-classes": Arm("KL of the class probabilities", ("--distance", "kl-classes"), sizes=SIZES),
+    "scratch-columns": Arm("from scratch, column-aligned loss fading", ("--column-steps", "half"), True),
+    "ctc-only": Arm("CTC alone, through the frozen encoder", ("--distance", "none")),
+    "input": Arm("L2 before the encoder", ("--distance-at", "input")),
+    "train-encoder": Arm("encoder copied, not frozen", ("--train-encoder",)),
+    "train-classifier": Arm("classifier copied, not frozen", ("--train-classifier",)),
+    "kl-characters": Arm("KL without columns of blanks", ("--distance", "kl-characters")),
+    "l1": Arm("L1", ("--distance", "l1")),
+    "l1-l2": Arm("L1 + L2", ("--distance", "l1", "l2")),
+    "cosine": Arm("cosine", ("--distance", "cosine")),
+    "kl": Arm("KL of softmaxed features", ("--distance", "kl")),
+    "w0": Arm("w = 0: no labels", ("--ctc-weight", "0")),
+    "w0.01": Arm("w = 0.01", ("--ctc-weight", "0.01")),
+    "w1": Arm("w = 1", ("--ctc-weight", "1")),
+}
+PICTURED = ("published", "both", "kl-classes", "ctc-only", "scratch", "scratch-columns")
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Options.
+
+    Attributes:
+        data: folder with iiit5k_test.zip.
+        out: where lines, models and readings go.
+        steps: of every arm.
+        threads: of each run.
+        most: so many runs now, the rest in a later call; 0 for all.
+    """
+
+    data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
+    out: Path = Path("runs/distillation")
+    steps: int = 1500
+    threads: int = 1
+    most: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. rate: of a twin; None for the command's default."""
+
+    arm: str
+    lines: int
+    seed: int
+    rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.lines}-{self.seed}" + (f"-rate{self.rate:g}" if self.rate else "")
+
+
+def main() -> None:
+    """Every run that is not there yet, in an order in which the table's first seed is whole early."""
+    options = tyro.cli(DistillationOptions, description=__doc__)
+    bake(options)
+    made = 0
+    for run in (chosen(options, planned_run) for planned_run in planned()):
+        if is_done(options, run):
+            continue
+        if made == options.most > 0:
+            break
+        train(options, run)
+        made += 1
+        write_results(options)
+    write_results(options)
+
+
+def bake(options: DistillationOptions) -> None:
+    """Training lines of each size, and unseen ones."""
+    for size in SIZES:
+        make(options.out / f"lines-{size}.lmdb", size, "training", seed=61)
+    make(options.out / "unseen.lmdb", UNSEEN, "held-out", seed=62)
+
+
+def make(out: Path, count: int, side: str, seed: int) -> None:
+    run_stage(
+        out, "crnn",
+        ["data", "make", "--out", str(out), "--count", str(count), "--seed", str(seed), "--longest", "12",
+         "--fonts", side, "--words", side],
+    )  # fmt: skip
+
+
+def planned() -> list[Run]:
+    """All runs: of a seed at the main size, the twins' rates, then of that seed at the other sizes; seed after seed."""
+    runs = []
+    for seed in SEEDS:
+        for size in (LINES, *(size for size in SIZES if size != LINES)):
+            for name, arm in ARMS.items():
+                if size in arm.sizes:
+                    tried = RATES if arm.scratch and (seed, size) == (0, LINES) else (None,)
+                    runs += [Run(name, size, seed, rate) for rate in tried]
+    return runs
+
+
+def chosen(options: DistillationOptions, run: Run) -> Run:
+    """A twin at the rate that read most held-out lines with the first seed, once all rates were tried."""
+    if not ARMS[run.arm].scratch or run.rate is not None:
+        return run
+    return Run(run.arm, run.lines, run.seed, best_rate(options, run.arm))
+
+
+def best_rate(options: DistillationOptions, arm: str) -> float:
+    """The middle rate until all were tried."""
+    tried = [Run(arm, LINES, 0, rate) for rate in RATES]
+    if not all(is_done(options, run) for run in tried):
+        return RATES[1]
+    return max(zip(RATES, tried, strict=True), key=lambda pair: best_accuracy(options, pair[1]))[0]
+
+
+def is_done(options: DistillationOptions, run: Run) -> bool:
+    model = options.out / f"{run.name}.pt"
+    return model.exists() and finished(model) and model.with_suffix(".json").exists()
+
+
+def train(options: DistillationOptions, run: Run) -> None:
+    """The training, and what it reads of the test sets."""
+    out, arm = options.out / f"{run.name}.pt", ARMS[run.arm]
+    shared = [
+        "--data", str(options.out / f"lines-{run.lines}.lmdb"), "--out", str(out), "--until", str(options.steps),
+        "--validate-every", str(EVERY), "--threads", str(options.threads), "--seed", str(run.seed),
+    ]  # fmt: skip
+    own = [str(options.steps // 2) if argument == "half" else argument for argument in arm.arguments]
+    if arm.scratch:
+        rate = ["--learning-rate", str(run.rate)] if run.rate else []
+        run_stage(out, "crnn", ["train", *shared, *SMALL, "--no-augment", *rate, *own])
+    else:
+        taught = ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--keep-features", "memory"]
+        run_stage(out, "distill.cli", [*taught, *shared, *own])
+    read(options, out)
+
+
+def read(options: DistillationOptions, model: Path) -> None:
+    """Every reading of the test sets, beside the model."""
+    real = options.data / "iiit5k_test.zip"
+    sets = [options.out / "unseen.lmdb", *([real] if real.exists() else [])]
+    out = model.with_suffix(".json")
+    run_stage(
+        out, "crnn",
+        ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0", "--json",
+         str(out)],
+    )  # fmt: skip
+
+
+def right(model: Path) -> dict[str, list[bool]]:
+    """Set -> whether each line was read exactly."""
+    results = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
+    (sets,) = results["readings"].values()
+    return {name: [line["text"] == line["label"] for line in lines] for name, lines in sets.items()}
+
+
+def log_of(options: DistillationOptions, run: Run) -> list[Json]:
+    """step, lines, seconds and accuracy at every validation."""
+    with (options.out / f"{run.name}.log.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
+    return [{"step": int(row["step"]), "lines": int(row["lines"]), "seconds": float(row["seconds"]),
+             "accuracy": float(row["accuracy"])} for row in rows]  # fmt: skip
+
+
+def best_accuracy(options: DistillationOptions, run: Run) -> float:
+    return max(float(row["accuracy"]) for row in log_of(options, run))
+
+
+def write_results(options: DistillationOptions) -> None:
+    """Every arm's figures over its finished seeds, and the claims' differences, paired by line and seed."""
+    teacher = options.out / "teacher.pt"
+    if not teacher.exists():
+        teacher.symlink_to(TEACHER.resolve())
+    read(options, teacher)
+    arms = []
+    for name, arm in ARMS.items():
+        for size in arm.sizes:
+            runs = done_runs(options, name, size)
+            arms.append({"arm": name, "lines": size, "runs": [figures(options, run, teacher) for run in runs]})
+    tried = {
+        name: {f"{rate:g}": best_accuracy(options, Run(name, LINES, 0, rate)) for rate in RATES
+               if is_done(options, Run(name, LINES, 0, rate))}
+        for name, arm in ARMS.items() if arm.scratch
+    }  # fmt: skip
+    write_json(
+        RESULTS / "distillation.json",
+        {
+            "command": f"python -m benchmarks.distillation --steps {options.steps}",
+            "steps": options.steps,
+            "teacher": {name: statistics.fmean(lines) for name, lines in right(teacher).items()},
+            "rates": tried,
+            "arms": arms,
+            "differences": differences(options, teacher),
+        },
+    )
+
+
+def done_runs(options: DistillationOptions, arm: str, size: int) -> list[Run]:
+    runs = [chosen(options, Run(arm, size, seed)) for seed in SEEDS]
+    return [run for run in runs if is_done(options, run)]
+
+
+def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
+    """One run's accuracy on the test sets, its curve, and how its spikes agree with the teacher's (kept beside it)."""
+    model = options.out / f"{run.name}.pt"
+    kept = model.with_suffix(".spikes.json")
+    if not kept.exists():
+        lines = open_lines(options.out / "unseen.lmdb")
+        spec = load_checkpoint(teacher).info.input_spec
+        networks = [Crnn.from_checkpoint(load_checkpoint(path)) for path in (teacher, model)]
+        found = column_agreement(networks[0], networks[1], [lines[i] for i in range(SPIKE_LINES)], spec)
+        write_json(kept, dict(found))
+    spikes = json.loads(kept.read_text())
+    curve = log_of(options, run)
+    result = json.loads(run_path(model).read_text())["result"]
+    return {
+        "seed": run.seed,
+        "rate": run.rate,
+        "exact": {name: statistics.fmean(lines) for name, lines in right(model).items()},
+        "curve": [{key: row[key] for key in ("lines", "accuracy", "seconds")} for row in curve],
+        "lines": result["lines"],
+        "minutes": result["seconds"] / 60,
+        "spikes_agree": spikes.get("spikes_agree", 0.0),
+        "spikes_agree_within_1": spikes.get("spikes_agree_within_1", 0.0),
+    }
+
+
+PAIRS = (
+    ("published", "teacher"), ("published", "scratch"), ("published", "scratch-columns"), ("published", "ctc-only"),
+    ("published", "train-encoder"), ("published", "train-classifier"), ("published", "kl-classes"),
+    ("published", "kl-characters"), ("published", "kl"), ("published", "cosine"), ("l1", "kl-classes"),
+    ("l1-l2", "kl-classes"), ("both", "published"), ("input", "published"), ("published", "w0"), ("published", "w0.01"),
+    ("published", "w1"), ("both", "scratch-columns"),
+)  # fmt: skip
+"""Arms whose difference is told, at the main size."""
+
+
+def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
+    """Exact accuracy on unseen lines of the first less that of the second, and its interval over lines."""
+    found = []
+    for first, second in PAIRS:
+        runs = {run.seed: run for run in done_runs(options, first, LINES)}
+        others = {run.seed: run for run in done_runs(options, second, LINES)} if second != "teacher" else runs
+        seeds = sorted(runs.keys() & others.keys())
+        if not seeds:
+            continue
+        apart = []
+        for seed in seeds:
+            own = right(options.out / f"{runs[seed].name}.pt")["unseen"]
+            path = teacher if second == "teacher" else options.out / f"{others[seed].name}.pt"
+            apart.append([float(a) - float(b) for a, b in zip(own, right(path)["unseen"], strict=True)])
+        found.append(
+            {"first": first, "second": second, "seeds": seeds,
+             "each": [statistics.fmean(one) for one in apart],
+             "difference": statistics.fmean(map(statistics.fmean, apart)),
+             "interval": bootstrap_interval(np.mean(apart, axis=0).tolist(), 0)}
+        )  # fmt: skip
+    return found
+
+
+# Tables and picture.
+
+
+def arms_table(results: Json) -> str:
+    """Every arm at the main size, then those at several sizes."""
+    rows = [
+        [
+            "the teacher",
+            *(f"{100 * results['teacher'][name]:.1f}" for name in ("unseen", "iiit5k_test")),
+            "",
+            "",
+            "",
+            "",
+        ]
+    ]
+    for arm in results["arms"]:
+        if arm["lines"] != LINES:
+            continue
+        runs = arm["runs"]
+        if not runs:
+            rows.append([ARMS[arm["arm"]].what, *["not run"] * 2, "", "", "", "0"])
+            continue
+        sets = [with_spread([100 * run["exact"].get(name, 0) for run in runs]) for name in ("unseen", "iiit5k_test")]
+        rows.append(
+            [ARMS[arm["arm"]].what, *sets, with_spread([100 * run["spikes_agree"] for run in runs]),
+             f"{statistics.fmean(run['lines'] for run in runs):,.0f}",
+             f"{statistics.fmean(run['minutes'] for run in runs):.1f}", str(len(runs))]
+        )  # fmt: skip
+    header = ["exact %", "unseen lines", "iiit5k_test", "spikes as the teacher's, %", "lines seen", "minutes", "seeds"]
+    return table(header, rows)
+
+
+def sizes_table(results: Json) -> str:
+    """Exact accuracy on unseen lines by training lines."""
+    rows = []
+    for name, arm in ARMS.items():
+        if len(arm.sizes) > 1:
+            own = {entry["lines"]: entry["runs"] for entry in results["arms"] if entry["arm"] == name}
+            cells = [with_spread([100 * run["exact"]["unseen"] for run in own[size]]) for size in SIZES]
+            rows.append([arm.what, *cells])
+    return table(["exact % of unseen lines", *(f"{size:,} training lines" for size in SIZES)], rows)
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Mean and, of several, their standard deviation."""
+    if not values:
+        return "not run"
+    shown = f"{statistics.fmean(values):.1f}"
+    return shown + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+CLAIMS = (
+    ("the student is within a point of its teacher", "published", "teacher", -LEVEL),
+    ("it reads more than the same network from scratch, plain CTC", "published", "scratch", 0.0),
+    ("and than one from scratch with the column-aligned loss", "published", "scratch-columns", 0.0),
+    ("the distance adds to CTC through the frozen encoder", "published", "ctc-only", 0.0),
+    ("freezing the encoder is better than training it on", "published", "train-encoder", 0.0),
+    ("L2 suits recognition better than KL of outputs", "published", "kl-classes", 0.0),
+    ("and than KL of outputs without blanks", "published", "kl-characters", 0.0),
+    ("L1 suits recognition better than KL of outputs", "l1", "kl-classes", 0.0),
+    ("a smaller w does not reach the accuracy: 0.1 beside 0.01", "published", "w0.01", 0.0),
+    ("a larger w costs: 0.1 beside 1", "published", "w1", 0.0),
+)
+"""(claim, first, second, least difference)."""
+
+
+def claims_table(results: Json) -> str:
+    """Each claim with the difference it is judged by: confirmed or refuted where the interval is on one side."""
+    found = {(row["first"], row["second"]): row for row in results["differences"]}
+    rows = []
+    for claim, first, second, least in CLAIMS:
+        row = found.get((first, second))
+        if row is None:
+            rows.append([claim, "not run", ""])
+            continue
+        low, high = row["interval"]
+        verdict = "confirmed" if low > least else "refuted" if high < least else "undecided"
+        told = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        rows.append([claim, told, verdict if len(row["seeds"]) > 1 else f"{verdict} (one seed)"])
+    rows += [["training is faster than from scratch", *faster(results)]]
+    return table(["claim", "points found (95 %)", ""], rows)
+
+
+def faster(results: Json) -> tuple[str, str]:
+    """Lines and minutes in which method 1 comes to the final accuracy of the better twin, and what the twin took."""
+    runs = {arm["arm"]: {run["seed"]: run for run in arm["runs"]} for arm in results["arms"] if arm["lines"] == LINES}
+    told, fewer = [], []
+    for seed, taught in runs["published"].items():
+        twins = [runs[name][seed] for name in ("scratch", "scratch-columns") if seed in runs[name]]
+        if not twins:
+            continue
+        twin = max(twins, key=lambda run: max(row["accuracy"] for row in run["curve"]))
+        mark = max(row["accuracy"] for row in twin["curve"])
+        at = next(row for row in twin["curve"] if row["accuracy"] >= mark)
+        own = next((row for row in taught["curve"] if row["accuracy"] >= mark), None)
+        fewer.append(own is not None and own["seconds"] < at["seconds"])
+        reached = f"{own['lines']:,} lines, {own['seconds'] / 60:.1f} min" if own else "never"
+        told.append(f"{reached} (twin {at['lines']:,}, {at['seconds'] / 60:.1f} min)")
+    if not told:
+        return "not run", ""
+    verdict = "confirmed" if all(fewer) else "refuted" if not any(fewer) else "undecided"
+    return "; ".join(told), verdict if len(told) > 1 else f"{verdict} (one seed)"
+
+
+def picture(results: Json | None) -> str:
+    """Accuracy on held-out lines by steps, mean over seeds with their range; empty where nothing was run."""
+    if results is None:
+        return ""
+    drawn = []
+    runs = {arm["arm"]: arm["runs"] for arm in results["arms"] if arm["lines"] == LINES}
+    for name in PICTURED:
+        values = [[row["accuracy"] for row in run["curve"]] for run in runs.get(name, [])]
+        if values:
+            columns = list(zip(*values, strict=False))
+            means, lows, highs = ([f(c) for c in columns] for f in (statistics.fmean, min, max))
+            drawn.append(Curve(ARMS[name].what[:24], tuple(means), tuple(lows), tuple(highs)))
+    return standalone(curves(drawn, "steps", "exact %, held-out lines", unit=EVERY)) if drawn else ""
+
+
+if __name__ == "__main__":
+    main()
