@@ -9,7 +9,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-long demo-teacher students test test-full lint format fonts
+.PHONY: help setup demo demo-long demo-teacher students full-run test test-full lint format fonts
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make demo-long     the same with more steps and two students trained from scratch (about 2 hours)'
 	@echo 'make demo-teacher  train the shipped teacher anew, from nothing'
 	@echo 'make students      the students that ship, anew from the shipped teacher (two hours), with the fonts of fonts.txt'
+	@echo 'make full-run      a full-width pair from nothing, on one accelerator (about half an hour)'
 	@echo 'make test          ruff, mypy --strict and the tests with coverage'
 	@echo 'make test-full     the fonts of benchmarks/fonts.txt through apt-get, every test, then the demo'
 	@echo 'make lint          ruff and mypy alone'
@@ -43,6 +44,9 @@ students: $(READY) fonts
 
 demo-teacher: $(READY)
 	$(RUN) -m benchmarks.demo_teacher
+
+full-run: $(READY)
+	@until $(RUN) -m benchmarks.full_run; do [ $$? = 75 ] || exit 1; done
 
 lint: $(READY)
 	$(RUN) -m ruff check .

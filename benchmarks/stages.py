@@ -22,10 +22,15 @@ LONGEST_SHOWN = 400
 """Characters of a command; lists of font folders are longer. The run file beside the result has all of it."""
 
 
-def run_stage(result: Path, module: str, arguments: list[str]) -> None:
+TIME_IS_UP = 75
+"""Exit status of a program whose stage was cut off by its time: to be called again (EX_TEMPFAIL of sysexits.h)."""
+
+
+def run_stage(result: Path, module: str, arguments: list[str], most_seconds: float | None = None) -> None:
     """Runs `python -m module arguments` unless result is there and whole; an interrupted training run is resumed.
 
-    Ends the program where the command fails; its own sentence is on stderr by then.
+    Ends the program where the command fails; its own sentence is on stderr by then. most_seconds: after them the
+    command is stopped, and the program ends with TIME_IS_UP: the next call resumes what was saved.
     """
     if result.exists() and finished(result):
         print(f"-- {result} is there already", flush=True)
@@ -36,7 +41,12 @@ def run_stage(result: Path, module: str, arguments: list[str]) -> None:
     shown = shlex.join([module.removesuffix(".cli"), *arguments, *resume])
     print(f"-- {shown if len(shown) < LONGEST_SHOWN else shown[:LONGEST_SHOWN] + ' ...'}", flush=True)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=False)
+    limit = None if most_seconds is None else max(1.0, most_seconds)
+    try:
+        done = subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"-- time is up; what {result} has so far is kept, call this again", flush=True)
+        sys.exit(TIME_IS_UP)
     if done.returncode:
         sys.exit(f"the stage that makes {result} ended with exit status {done.returncode}; mend it and call this again")
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)

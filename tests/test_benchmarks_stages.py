@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stages import run_stage, without_paths, write_json
+from benchmarks.stages import TIME_IS_UP, run_stage, without_paths, write_json
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that stages would have run, which all succeed."""
     made: list[list[str]] = []
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+    def run(command: list[str], check: bool, timeout: float | None) -> subprocess.CompletedProcess[bytes]:
         made.append(command[1:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -50,6 +50,15 @@ def test_a_training_killed_before_its_first_state_starts_anew(tmp_path: Path, ca
 def test_a_stage_that_fails_ends_the_program_and_names_its_result(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"makes .*x\.json ended with exit status 1"):
         run_stage(tmp_path / "x.json", "crnn", ["info", str(tmp_path / "nothing.pt")])
+
+
+def test_a_stage_that_takes_too_long_is_stopped_and_asks_to_be_called_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(tmp_path / "x.json", "http.server", ["0"], most_seconds=1)
+    assert stopped.value.code == TIME_IS_UP
+    assert "x.json has so far is kept, call this again" in capsys.readouterr().out
 
 
 def test_results_carry_date_and_machine(tmp_path: Path) -> None:
