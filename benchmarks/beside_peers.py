@@ -195,6 +195,24 @@ def beside_table(results: Json) -> str:
     return table(header, rows)
 
 
+def card(results: Json, name: str) -> str:
+    """Of one model: accuracy on every set, and how far its confidences are off."""
+    rows = [
+        [row["set"], str(row["lines"]), interval(row["exact"], row["exact_interval"]),
+         interval(row["acc36"], row["acc36_interval"]), f"{100 * row['cer']:.1f}",
+         f"{100 * results['calibration_error'][row['set']][name]:.1f}"]
+        for row in results["results"]
+        if row["model"] == name
+    ]  # fmt: skip
+    if not rows:
+        return NOT_RUN
+    return table(["set", "lines", "exact % (95 %)", "acc36 % (95 %)", "CER %", "calibration error, points"], rows)
+
+
+def interval(value: float, ends: Sequence[float]) -> str:
+    return f"{100 * value:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+
+
 def speed_ratios(results: Json) -> str:
     """How many times as fast as PP-OCRv4 mobile our int8 students are, over every crop of iiit5k_test."""
     if "time-all" not in results["times"]:

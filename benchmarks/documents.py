@@ -9,10 +9,11 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, speed_ratios
+from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, card, speed_ratios
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.distillation import arms_table, picture, sizes_table
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     ROOT / "README.md",
     *(ROOT / f"docs/{name}.md" for name in ("results", "export", "performance", "own-language")),
-    ROOT / "crnn/models/teacher.md",
+    *(ROOT / f"crnn/models/{name}.md" for name in ("teacher", "default", "tiny")),
 )
 TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -466,6 +467,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "distillation-sizes": of("distillation", sizes_table, stamped=False),
     "distillation-claims": of("distillation", method_claims, stamped=False),
     "beside-peers": of("beside_peers", beside_table),
+    "shipped-default": of("beside_peers", partial(card, name="default.int8.onnx")),
+    "shipped-tiny": of("beside_peers", partial(card, name="tiny.int8.onnx")),
     "speed-ratios": of("beside_peers", speed_ratios, stamped=False),
     "calibration": of("beside_peers", calibration_table, stamped=False),
     "distance-at": lambda: arms("distance_at"),
