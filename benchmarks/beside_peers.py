@@ -1,9 +1,9 @@
 """Our students beside what people use today: `python -m benchmarks.beside_peers`, some forty minutes of one core.
 
-Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students
-and benchmarks.real_pair, each as float32 and as int8 ONNX. Time is measured twice, from the picture to the text: of all
-recognisers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every crop of iiit5k_test, where PP-OCRv4
-is also asked without the padding that it brings by default. Every part is kept in --out.
+Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
+benchmarks.real_pair and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
+picture to the text: of all recognisers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every crop of
+iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept in --out.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class BesideOptions:
         part: ours: our models' accuracy; peers: theirs; time: of both; all of them where none is named.
         students: folder of benchmarks.students.
         real: folder of benchmarks.real_pair.
+        easyocr: folder of benchmarks.easyocr_student.
         data: folder with the zips of the test sets.
         out: where exports and figures go.
     """
@@ -49,6 +50,7 @@ class BesideOptions:
     part: tyro.conf.Positional[tuple[Literal["ours", "peers", "time"], ...]] = ("ours", "peers", "time")
     students: Path = Path("runs/students")
     real: Path = Path("runs/real")
+    easyocr: Path = Path("runs/easyocr-student")
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/beside-peers")
 
@@ -90,10 +92,11 @@ def bench(options: BesideOptions, name: str, set_name: str, arguments: Sequence[
 
 def our_files(options: BesideOptions) -> list[Path]:
     """Teachers, and students as float32 and int8 ONNX, under names of their own."""
-    students = {name: options.students / f"{name}.pt" for name in ("default", "tiny", "smallest")}
+    students = {name: options.students / f"{name}.pt" for name in ("default", "tiny")}
     students["real-student"] = options.real / "student.pt"
-    students["easyocr-student"] = options.students / "easyocr-student.pt"
+    students["easyocr-student"] = options.easyocr / "student.pt"
     teachers = {"teacher": options.students / "teacher.pt", "real-teacher": options.real / "teacher.pt"}
+    teachers["easyocr-teacher"] = options.easyocr / "teacher.pt"
     files = []
     for name, path in teachers.items():
         if path.exists():
@@ -163,12 +166,11 @@ def write_results(options: BesideOptions) -> None:
 TITLES = {
     "teacher.pt": "teacher, drawn lines alone",
     "real-teacher.pt": "teacher, with real lines",
+    "easyocr-teacher.pt": "EasyOCR's model, imported",
     "default.onnx": "default",
     "default.int8.onnx": "default, int8 (ships)",
     "tiny.onnx": "tiny",
     "tiny.int8.onnx": "tiny, int8 (ships)",
-    "smallest.onnx": "smallest",
-    "smallest.int8.onnx": "smallest, int8",
     "real-student.onnx": "with real lines",
     "real-student.int8.onnx": "with real lines, int8",
     "easyocr-student.onnx": "taught by EasyOCR's",
