@@ -1,4 +1,4 @@
-"""ncnn files read as the network does."""
+"""How ncnn files are made (that they read as the network does: test_export_mnn_and_ncnn.py)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn
-from crnn.runtimes import open_runtime
 from crnn.runtimes.archive import pack, unpack
 from crnn.runtimes.ncnn_adapter import BIN, PARAM, NcnnRuntime
 from export.calibration import Quantisation
@@ -24,9 +21,6 @@ from export.operators import Graph
 from export.report import Written
 
 pytest.importorskip("ncnn", reason="the package ncnn is not installed here")
-
-SHAPES = ((1, 32), (3, 128), (1, 320), (2, 504), (1, 320), (3, 128), (1, 32))
-"""(pictures, width), growing and shrinking."""
 
 Export = Callable[..., tuple[Path, Path, Written]]
 
@@ -43,70 +37,6 @@ def exported(random_checkpoint: Callable[..., Path], tmp_path: Path) -> Export:
         return path, out, written
 
     return make
-
-
-def assert_same_reading(checkpoint: Path, out: Path, channels: int = 3) -> None:
-    network, file = open_runtime(checkpoint, threads=1), NcnnRuntime(out, threads=1)
-    generator = np.random.default_rng(5)
-    for number, width in SHAPES:
-        # as data.picture.scale gives them: in memory the channels of a pixel lie beside each other
-        pictures = generator.uniform(-1, 1, (number, 32, width, channels)).astype(np.float32).transpose(0, 3, 1, 2)
-        expected, given = network(pictures), file(pictures)
-        assert given.shape == expected.shape == (number, width // 4, expected.shape[-1])
-        assert given.dtype == np.float32
-        assert np.ptp(expected) > 10  # a network that says the same of everything would prove nothing
-        assert np.abs(expected - given).max() < 0.05  # weights of 11 bits
-        assert np.array_equal(given, file(pictures))
-
-
-@pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v3_small", "mobilenet_v3_large"]
-)
-def test_every_backbone_reads_in_ncnn_as_in_torch_at_any_width(exported: Export, backbone: str) -> None:
-    assert_same_reading(*exported(backbone)[:2])
-
-
-@pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize(("layers", "linear"), [(1, 0), (3, 24)])
-def test_every_encoder_reads_in_ncnn_as_in_torch(
-    exported: Export, bidirectional: bool, layers: int, linear: int
-) -> None:
-    assert_same_reading(*exported(bidirectional=bidirectional, layers=layers, linear=linear)[:2])
-
-
-def test_a_grey_model_takes_one_channel(exported: Export) -> None:
-    assert_same_reading(*exported(channels=1)[:2], channels=1)
-
-
-def test_a_line_reads_the_same_alone_and_in_a_batch(exported: Export) -> None:
-    file = NcnnRuntime(exported()[1], threads=1)
-    pictures = np.random.default_rng(1).uniform(-1, 1, (5, 3, 32, 96)).astype(np.float32)
-    alone = np.concatenate([file(picture[None]) for picture in pictures])
-    assert np.allclose(alone, file(pictures), atol=1e-4)
-
-
-def test_the_file_gives_log_probabilities_of_small_classes_too(exported: Export) -> None:
-    log_probs: NDArray[np.float32] = NcnnRuntime(exported()[1], threads=1)(np.ones((1, 3, 32, 64), np.float32))
-    assert np.allclose(np.exp(log_probs).sum(-1), 1, atol=1e-4)
-    assert np.isfinite(log_probs).all()
-
-
-def test_the_model_file_alone_rebuilds_everything_but_the_weights(exported: Export) -> None:
-    checkpoint, out, written = exported()
-    file = NcnnRuntime(out, threads=1)
-    assert file.info == load_checkpoint(checkpoint).info
-    assert file.path == out
-    assert file.threads == 1
-    assert 0.9 < 2 * file.parameters / sum(operator.bytes for operator in written.operators) < 1.1  # half precision
-
-
-def test_the_report_names_every_operator_and_its_half_precision(exported: Export) -> None:
-    checkpoint, _, written = exported("mobilenet_v3_small")
-    graph = read_graph(Crnn.from_checkpoint(load_checkpoint(checkpoint)))
-    assert [operator.name for operator in written.operators] == [operator.output for operator in graph.operators]
-    kinds = {operator.kind: operator.weights for operator in written.operators}
-    assert kinds["Conv"] == kinds["Lstm"] == kinds["Linear"] == "float16"
-    assert kinds["ScaleChannels"] == "none"
 
 
 def test_the_same_network_makes_the_same_file(exported: Export) -> None:
@@ -159,18 +89,4 @@ def test_an_archive_without_a_whole_model_is_refused(exported: Export, damaged: 
     archive = unpack(out, (PARAM, BIN))
     out.write_bytes(pack(replace(archive, files={**archive.files, **damaged})))
     with pytest.raises(ValueError, match=r"resnet18\.ncnn\.zip holds layers that this ncnn cannot load; upgrade"):
-        NcnnRuntime(out)
-
-
-def test_another_device_is_refused(exported: Export) -> None:
-    with pytest.raises(ValueError, match=r"the device 'cuda' is not there for ncnn files; use --device cpu"):
-        NcnnRuntime(exported()[1], device="cuda")
-
-
-def test_without_the_package_the_reader_says_what_to_install(exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = exported()[1]
-    monkeypatch.setitem(sys.modules, "ncnn", None)
-    with pytest.raises(
-        ValueError, match=r"resnet18\.ncnn\.zip is read with ncnn, which is not installed; pip install ncnn"
-    ):
         NcnnRuntime(out)
