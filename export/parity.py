@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,9 @@ AGAIN = 10
 """Every so many lines one is read twice in a row."""
 LEAST_RIGHT = 0.5
 """A network that reads fewer of the lines right has no texts worth comparing."""
+
+ROUNDINGS = 3
+"""Two orders of summation each err as far as float32 is from float64, or so, and not the same way; and half as much."""
 
 Measure = Literal["largest", "relative"]
 
@@ -144,6 +147,12 @@ class Parity:
             "unlike_the_second_time": self.unlike,
             "cases": [asdict(case) for case in self.cases],
         }
+
+
+def widened(parity: Parity, rounding: float) -> Parity:
+    """The same with a tolerance of ROUNDINGS times what float32 leaves open in this network, where that is more."""
+    tolerance = max(parity.gate.tolerance, ROUNDINGS * rounding)
+    return replace(parity, gate=replace(parity.gate, tolerance=tolerance))
 
 
 def _enough(right: int, labelled: int) -> bool:

@@ -18,7 +18,7 @@ from crnn.recogniser import load
 from crnn.runtimes import open_runtime
 from data.lines import Picture
 from export.calibration import Quantisation, calibrate, gridded_values
-from export.command import ExportOptions, export, main, out_paths, summary
+from export.command import ExportJob, ExportOptions, export, main, out_paths, summary
 from export.graph import read_graph
 from export.operators import Graph, Linear
 from export.report import Written
@@ -115,6 +115,13 @@ def test_a_file_that_reads_differently_is_refused_and_nothing_is_left(
     with pytest.raises(ValueError, match=r"does not read as the network does .* where 0\.0001 is allowed"):
         write(random_checkpoint(), "onnx", tmp_path / "out" / "s.onnx")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_network_is_as_far_from_itself_in_float64_as_float32_lets_it(
+    random_checkpoint: Callable[..., Path], labelled_folder: Path
+) -> None:
+    job = ExportJob(ExportOptions(random_checkpoint(), data=(str(labelled_folder),), lines=2), "crnn export ...")
+    assert 0 < job.rounding(job.expected(job.info.input_spec)) < 1e-4
 
 
 def test_a_refused_file_leaves_the_earlier_one_as_it_was(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn.charset import Charset
 from data.lines import Line
 from data.picture import InputSpec
-from export.parity import Batch, Expected, Gate, Parity, compare, expect, reads_enough, require, require_same
+from export.parity import Batch, Expected, Gate, Parity, compare, expect, reads_enough, require, require_same, widened
 
 CHARSET = Charset.of("ab")
 GATE = Gate(1e-4, "largest", 1.0)
@@ -50,6 +50,13 @@ def test_the_same_numbers_hold() -> None:
 def test_numbers_past_the_tolerance_are_refused_and_told() -> None:
     with pytest.raises(ValueError, match=r"s\.onnx .*0\.0003 where 0\.0001 is allowed"):
         require(judge(AB + np.float32(3e-4)), "s.onnx")
+
+
+def test_what_float32_leaves_open_widens_the_tolerance_and_never_narrows_it() -> None:
+    parity = judge(AB + np.float32(3e-4))
+    assert widened(parity, 1.1e-4).failures == []
+    assert widened(parity, 0.9e-4).failures == ["log-probabilities differ by 0.0003 where 0.00027 is allowed"]
+    assert widened(parity, 1e-6).gate == GATE
 
 
 def test_another_text_is_refused_even_within_the_tolerance() -> None:
