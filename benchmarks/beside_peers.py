@@ -2,14 +2,15 @@
 
 Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
 benchmarks.real_pair and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
-picture to the text: of all recognisers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every crop of
-iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept in --out.
+picture to the text: of all files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every
+crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept in --out.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.charts import Point, scatter, standalone
+from benchmarks.confidence import calibration_error
 from benchmarks.markdown import NOT_RUN, table
-from benchmarks.peers import PEERS
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from benchmarks.peers import PEERS, chosen_peers
+from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
+from benchmarks.students import WIDTHS
+from crnn.recogniser import PACKAGED, packaged_model
 from crnn.score import fold36
 from data.check import LETTER_SPACED
 
@@ -58,98 +62,89 @@ class BesideOptions:
 def main() -> None:
     """The parts that are not there yet, then the results' JSON."""
     options = tyro.cli(BesideOptions, description=__doc__)
+    tests = [str(options.data / f"{name}.zip") for name in SETS]
+    accuracy = ["--data", *tests, "--latency-lines", "0", "--readings"]
     if "peers" in options.part:
-        for name in SETS:
-            bench(options, f"peers-{name}", name, ["--peers", "all", "--latency-lines", "0", "--readings"])
+        for name in chosen_peers(("all",)):
+            bench(options, f"peer-{name}", ["--peers", name, *accuracy], [])
     if "ours" in options.part:
-        models = [str(path) for path in our_files(options)]
-        for name in SETS:
-            bench(options, f"ours-{name}", name, ["--models", *models, "--latency-lines", "0", "--readings"])
+        for path in our_files(options):
+            bench(options, f"ours-{path.name}", ["--models", str(path), *accuracy], [path])
     if "time" in options.part:
-        models = [str(path) for path in our_files(options) if path.suffix == ".onnx"]
+        models = [path for path in our_files(options) if path.suffix == ".onnx"]
         bench(
-            options, "time", SETS[0],
-            ["--models", *models, "--peers", *PEERS, "--limit", str(TIMED), "--latency-lines", str(TIMED),
-             "--latency-rounds", str(ROUNDS)],
+            options, "time",
+            ["--models", *map(str, models), "--peers", *PEERS, "--data", tests[0], "--limit", str(TIMED),
+             "--latency-lines", str(TIMED), "--latency-rounds", str(ROUNDS)],
+            models,
         )  # fmt: skip
-        int8 = [name for name in models if name.endswith(".int8.onnx")]
+        int8 = [path for path in models if path.name.endswith(PACKAGED)]
         bench(
-            options, "time-all", SETS[0],
-            ["--models", *int8, "--peers", "pp-ocr-v4", "pp-ocr-v4-unpadded", "--latency-lines", str(ALL_CROPS),
-             "--latency-rounds", "1"],
+            options, "time-all",
+            ["--models", *map(str, int8), "--peers", "pp-ocr-v4", "pp-ocr-v4-unpadded", "--data", tests[0],
+             "--latency-lines", str(ALL_CROPS), "--latency-rounds", "1"],
+            int8,
         )  # fmt: skip
     write_results(options)
 
 
-def bench(options: BesideOptions, name: str, set_name: str, arguments: Sequence[str]) -> None:
-    """One run of crnn bench whose JSON is kept."""
+def bench(options: BesideOptions, name: str, arguments: Sequence[str], models: Sequence[Path]) -> None:
+    """One run of crnn bench, whose JSON is kept while it is newer than its models and of the same ones."""
     result = options.out / f"{name}.json"
-    run_stage(
-        result, "crnn",
-        ["bench", "--data", str(options.data / f"{set_name}.zip"), "--json", str(result), "--threads", "1", *arguments],
-    )  # fmt: skip
+    if models and result.exists():
+        measured = [model["name"] for model in json.loads(result.read_text(encoding="utf-8"))["models"]]
+        newest = max(model.stat().st_mtime for model in models)
+        if result.stat().st_mtime < newest or measured[: len(models)] != [model.name for model in models]:
+            result.unlink()
+    run_stage(result, "crnn", ["bench", "--json", str(result), "--threads", "1", *arguments])
 
 
 def our_files(options: BesideOptions) -> list[Path]:
-    """Teachers, and students as float32 and int8 ONNX, under names of their own."""
-    students = {name: options.students / f"{name}.pt" for name in ("default", "tiny")}
-    students["real-student"] = options.real / "student.pt"
-    students["easyocr-student"] = options.easyocr / "student.pt"
-    teachers = {"teacher": options.students / "teacher.pt", "real-teacher": options.real / "teacher.pt"}
-    teachers["easyocr-teacher"] = options.easyocr / "teacher.pt"
-    files = []
-    for name, path in teachers.items():
-        if path.exists():
-            named = options.out / "models" / f"{name}.pt"
-            link(path, named)
-            files.append(named)
+    """Teachers, and students as float32 and int8 ONNX, under names of their own; the int8 that ships where one does."""
+    teachers = {
+        "teacher": options.students / "teacher.pt",
+        "real-teacher": options.real / "teacher.pt",
+        "easyocr-teacher": options.easyocr / "teacher.pt",
+    }
+    students = {name: options.students / f"{name}.pt" for name in WIDTHS}
+    students |= {"real-student": options.real / "student.pt", "easyocr-student": options.easyocr / "student.pt"}
+    files = [named(options, name, path) for name, path in teachers.items() if path.exists() and finished(path)]
     for name, path in students.items():
-        if path.exists():
-            named = options.out / "models" / f"{name}.pt"
-            link(path, named)
-            last = named.with_name(f"{name}.int8.onnx")
-            run_stage(last, "crnn", ["export", "--model", str(named), "--to", "onnx", "onnx-int8"])
-            files += [named.with_suffix(".onnx"), last]
+        if path.exists() and finished(path):
+            checkpoint = named(options, name, path)
+            formats = ["onnx"] if name in WIDTHS else ["onnx", "onnx-int8"]
+            made = [checkpoint.with_name(name + ending) for ending in (".onnx", PACKAGED)[: len(formats)]]
+            if made[0].exists() and made[0].stat().st_mtime < checkpoint.stat().st_mtime:
+                made[-1].unlink(missing_ok=True)
+            run_stage(made[-1], "crnn", ["export", "--model", str(checkpoint), "--to", *formats])
+            files += [*made, *([packaged_model(name)] if name in WIDTHS else [])]
     return files
 
 
-def link(path: Path, named: Path) -> None:
-    """A checkpoint under another name."""
-    named.parent.mkdir(parents=True, exist_ok=True)
-    if not named.exists():
-        named.symlink_to(path.resolve())
+def named(options: BesideOptions, name: str, path: Path) -> Path:
+    """A copy of a checkpoint under another name, made anew where the checkpoint is newer."""
+    copy = options.out / "models" / f"{name}.pt"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
+        shutil.copyfile(path, copy)
+    return copy
 
 
 def write_results(options: BesideOptions) -> None:
-    """The JSON of the parts that were run."""
+    """The JSON of the parts that were run, teachers and students in the order of TITLES."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))}
-    accuracy = [found[f"{who}-{name}"] for who in ("ours", "peers") for name in SETS if f"{who}-{name}" in found]
-    spaced: dict[str, list[bool]] = {}
-    for results in accuracy:
-        for model, sets in results["readings"].items():
-            for name, lines in sets.items():
-                if name in SPACED_SETS:
-                    own = [line for line in lines if LETTER_SPACED.search(line["label"])]
-                    spaced.setdefault(model, []).extend(fold36(line["text"]) == fold36(line["label"]) for line in own)
-    models = {model["name"]: model for results in accuracy for model in without_paths(results)["models"]}
-    rows = [row | {"characters": None} for results in accuracy for row in results["results"]]
+    accuracy = [found[key] for name in TITLES for key in (f"ours-{name}", f"peer-{name}") if key in found]
+    read = {model: sets for results in accuracy for model, sets in results["readings"].items()}
     times = {name: without_paths(found[name])["models"] for name in ("time", "time-all") if name in found}
     write_json(
         RESULTS / "beside_peers.json",
         {
             "command": "python -m benchmarks.beside_peers",
             "seed": 0,
-            "models": list(models.values()),
-            "results": rows,
-            "letter_spaced": {model: [sum(right), len(right)] for model, right in spaced.items()},
-            "calibration_error": {
-                name: {
-                    model: figures["calibration_error"]
-                    for who in ("ours", "peers")
-                    for model, figures in found.get(f"{who}-{name}", {}).get("confidence", {}).items()
-                }
-                for name in SETS
-            },
+            "models": [model for results in accuracy for model in without_paths(results)["models"]],
+            "results": [row | {"characters": None} for results in accuracy for row in results["results"]],
+            "letter_spaced": {model: letter_spaced(sets) for model, sets in read.items()},
+            "calibration_error": {name: {model: error36(sets[name]) for model, sets in read.items()} for name in SETS},
             "times": {
                 part: {
                     model["name"]: {key: model["latency"][key] for key in ("p50_ms", "mean_ms", "lines", "rounds")}
@@ -159,6 +154,27 @@ def write_results(options: BesideOptions) -> None:
             },
         },
     )
+
+
+Lines = Sequence[Json]
+"""As crnn bench writes them with --readings: label, text, confidence of each line."""
+
+
+def right36(line: Json) -> bool:
+    """In letters and digits, without case."""
+    return fold36(line["text"]) == fold36(line["label"])
+
+
+def letter_spaced(sets: dict[str, Lines]) -> list[int]:
+    """How many labels that spell a word with spaces were read right, and how many there are."""
+    own = [line for name in SPACED_SETS for line in sets[name] if LETTER_SPACED.search(line["label"])]
+    return [sum(map(right36, own)), len(own)]
+
+
+def error36(lines: Lines) -> float:
+    """Expected calibration error where right is what acc36 counts, for some sets are labelled in one case."""
+    counted = [line for line in lines if fold36(line["label"])]
+    return calibration_error([line["confidence"] for line in counted], [right36(line) for line in counted])
 
 
 # Table and pictures.
@@ -241,7 +257,7 @@ def calibration_table(results: Json) -> str:
 
 
 def beside_picture(results: Json | None, across: Literal["bytes", "time"]) -> str:
-    """Mean acc36 of PICTURED against bytes or milliseconds; empty where nothing was run."""
+    """Mean acc36 of PICTURED against bytes or milliseconds; bars are the mean ends of the sets' intervals."""
     if results is None or (across == "time" and "time" not in results["times"]):
         return ""
     accuracy = {(row["model"], row["set"]): row for row in results["results"]}

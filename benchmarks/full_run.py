@@ -2,8 +2,9 @@
 
 A ResNet-101 with a 2 x 256 BiLSTM is trained on easy lines, then on all kinds beside the real training sets where they
 are there; a full-width ResNet-18 is distilled from it, written as ONNX and TFLite in int8, and measured. Every call
-works for --minutes, saves what it has and ends with status 75 while there is more to do; `make full-run` calls until
-all is done. --toy is the same at a width and a number of lines that two cores do in a minute, to try it with.
+works for --minutes and ends with status 75 while there is more to do; the next one goes on from what was saved last,
+and `make full-run` calls until all is done. Export and benchmark, which cannot be resumed, are let come to their end.
+--toy is the same at a width and a number of lines that two cores do in a minute, in a folder of its own, to try it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 import tyro
 
 from benchmarks.demo import EASY
+from benchmarks.real_pair import TRAINING_SETS, cleaned
 from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
 from crnn.commands import run_path
 
-TRAINING_SETS, TEST_SETS = ("iiit5k_train", "sroie_train"), ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
-SEEDS = {"easy": 0, "teacher": 1, "student": 2}
+TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
+SEEDS = {"easy": 0, "teacher": 1, "student": 2, "unseen lines": 3}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def main() -> int:
     """The stages in order, as far as the time goes."""
     options = tyro.cli(FullRunOptions, description=__doc__)
     end = time.monotonic() + 60 * options.minutes
-    plan, out = planned(options), options.out
+    plan, out = planned(options), options.out / "toy" if options.toy else options.out
     easy, teacher, student = out / "easy.pt", out / "teacher.pt", out / "student.pt"
 
     def stage(result: Path, module: str, arguments: list[str]) -> None:
@@ -78,7 +80,7 @@ def main() -> int:
         ["train", "--data", "synth-easy", "--out", str(easy), *plan.sizes, *plan.easy, *plan.shared,
          "--seed", str(SEEDS["easy"])],
     )  # fmt: skip
-    sources = ["--data", *mixture(options), "--drop-bad", "--validation-lines", "20" if options.toy else "1000"]
+    sources = ["--data", *mixture(options, out), "--drop-bad", "--validation-lines", "20" if options.toy else "1000"]
     stage(
         teacher, "crnn",
         ["train", "--init", str(easy), "--out", str(teacher), *sources, "--case", "lower", "--synth.longest", "25",
@@ -92,13 +94,16 @@ def main() -> int:
     )  # fmt: skip
     files = [out / f"student{ending}" for ending in (".onnx", ".int8.onnx", ".int8.tflite")]
     lines = ["--lines", "10", "--calibration-lines", "10", "--validation-lines", "0"] if options.toy else []
-    stage(
+    run_stage(
         files[-1], "crnn",
         ["export", "--model", str(student), "--to", "onnx", "onnx-int8", "tflite-int8", "--data", "synth", *lines],
     )  # fmt: skip
     figures = out / "results.json"
-    stage(figures, "crnn", ["bench", "--models", *map(str, [teacher, student, *files]), *tests(options),
-                            "--json", str(figures), "--report", str(out / "report.html")])  # fmt: skip
+    run_stage(
+        figures, "crnn",
+        ["bench", "--models", *map(str, [teacher, student, *files]), *tests(options, out), "--json", str(figures),
+         "--report", str(out / "report.html"), "--threads", str(max(1, options.workers))],
+    )  # fmt: skip
     runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in (easy, teacher, student)}
     content = {
         "command": "make full-run",
@@ -114,7 +119,7 @@ def main() -> int:
 
 def planned(options: FullRunOptions) -> Plan:
     """Steps from lines; everything small where it is a toy."""
-    shared = ["--device", options.device, "--workers", str(options.workers), "--save-every", "100"]
+    shared = ["--device", options.device, "--workers", str(options.workers), "--save-every", "50"]
     if options.toy:
         sizes = ("--backbone", "resnet101", "--width", "0.125", "--features", "32", "--hidden", "16")
         easy = ("--until", "4", "--batch-lines", "4", "--column-weight", "1", "--validation-lines", "8")
@@ -125,25 +130,27 @@ def planned(options: FullRunOptions) -> Plan:
     return Plan(sizes, tuple(EASY), steps[0], steps[1], tuple(shared))
 
 
-def mixture(options: FullRunOptions) -> list[str]:
-    """Three quarters synthetic where there are real sets, else all."""
-    found = [path for name in TRAINING_SETS if (path := options.data / f"{name}.zip").exists()]
+def mixture(options: FullRunOptions, out: Path) -> list[str]:
+    """Three quarters synthetic where there are real training sets, without lines that a test set holds; else all."""
+    found = [name for name in TRAINING_SETS if (options.data / f"{name}.zip").exists()]
     if len(found) < len(TRAINING_SETS):
         print(f"-- {options.data} lacks real training sets: {len(found)} of {len(TRAINING_SETS)} take part", flush=True)
     if not found:
         return ["synth"]
-    return ["synth:0.75", *(f"{path}:{0.25 / len(found)}" for path in found)]
+    return ["synth:0.75", *(f"{cleaned(options.data, out, name)}:{0.25 / len(found)}" for name in found)]
 
 
-def tests(options: FullRunOptions) -> list[str]:
+def tests(options: FullRunOptions, out: Path) -> list[str]:
     """The real test sets that are there, or drawn lines with fonts and words of their own."""
     found = [str(path) for name in TEST_SETS if (path := options.data / f"{name}.zip").exists()]
+    if len(found) < len(TEST_SETS):
+        print(f"-- {options.data} lacks real test sets: {len(found)} of {len(TEST_SETS)} are read", flush=True)
     if not found:
-        drawn = options.out / "unseen.lmdb"
+        drawn = out / "unseen.lmdb"
         run_stage(
             drawn, "crnn",
             ["data", "make", "--out", str(drawn), "--count", "20" if options.toy else "2000", "--fonts", "held-out",
-             "--words", "held-out"],
+             "--words", "held-out", "--seed", str(SEEDS["unseen lines"])],
         )  # fmt: skip
         found = [str(drawn)]
     return ["--data", *found, *(["--limit", "20", "--latency-lines", "2"] if options.toy else [])]

@@ -41,15 +41,31 @@ def run_stage(result: Path, module: str, arguments: list[str], most_seconds: flo
     shown = shlex.join([module.removesuffix(".cli"), *arguments, *resume])
     print(f"-- {shown if len(shown) < LONGEST_SHOWN else shown[:LONGEST_SHOWN] + ' ...'}", flush=True)
     started = time.perf_counter()
-    limit = None if most_seconds is None else max(1.0, most_seconds)
-    try:
-        done = subprocess.run([sys.executable, "-m", module, *arguments, *resume], check=False, timeout=limit)
-    except subprocess.TimeoutExpired:
-        print(f"-- time is up; what {result} has so far is kept, call this again", flush=True)
+    status = exit_status([sys.executable, "-m", module, *arguments, *resume], result, most_seconds)
+    if status is None:
+        print(f"-- time is up; what was last saved of {result} is kept, call this again", flush=True)
         sys.exit(TIME_IS_UP)
-    if done.returncode:
-        sys.exit(f"the stage that makes {result} ended with exit status {done.returncode}; mend it and call this again")
+    if status:
+        sys.exit(f"the stage that makes {result} ended with exit status {status}; mend it and call this again")
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def exit_status(command: list[str], result: Path, most_seconds: float | None) -> int | None:
+    """Of a command that makes result; None where it was stopped after most_seconds.
+
+    A training that is past its last step is let come to its end: it has taken its resume state away by then.
+    """
+    if most_seconds is None:
+        return subprocess.run(command, check=False).returncode
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(max(1.0, most_seconds))
+    except subprocess.TimeoutExpired:
+        if result.suffix == ".pt" and result.exists() and not result.with_suffix(".resume.pt").exists():
+            return process.wait()
+        process.kill()
+        process.wait()
+        return None
 
 
 def finished(result: Path) -> bool:

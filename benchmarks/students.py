@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,9 @@ def main() -> int:
     draw_pictures()
     runs = {path.name: run_result(path) for path in (teacher, *students.values())}
     exports = {name: exported(options, name) for name in WIDTHS}
-    command = f"make students (teacher {options.teacher_steps:,} steps, students {options.student_steps:,})"
     write_json(
         RESULTS / "students.json",
-        {"command": command, "seeds": SEEDS, "widths": WIDTHS, "runs": runs, "exports": exports},
+        {"command": "make students", "seeds": SEEDS, "widths": WIDTHS, "runs": runs, "exports": exports},
     )
     return 0
 
@@ -96,11 +96,11 @@ def distil(options: StudentsOptions, teacher: Path, out: Path, width: float) -> 
 
 def ship(options: StudentsOptions, name: str, student: Path) -> None:
     """The student as int8 ONNX inside the package; its provenance names no path of the machine it was made on."""
-    folder = options.out / "shipped"
-    named = folder / f"{name}.pt"
-    if not named.exists():
+    named = options.out / "shipped" / f"{name}.pt"
+    file = named.with_name(f"{name}{PACKAGED}")
+    if not named.exists() or named.stat().st_mtime < student.stat().st_mtime:
+        file.unlink(missing_ok=True)
         save_checkpoint(named, without_places(student))
-    file = folder / f"{name}{PACKAGED}"
     run_stage(
         file, "crnn",
         ["export", "--model", str(named), "--to", "onnx-int8", "--out", str(file), "--data", "synth",
@@ -132,17 +132,18 @@ def draw_pictures() -> None:
     """Pictures of TEXTS with fonts that pip brings, mildly degraded, and labels.tsv beside them."""
     PICTURES.mkdir(exist_ok=True)
     rows = []
-    for number, text in enumerate(TEXTS):
-        corpus = PICTURES / "text.txt"
-        corpus.write_text(text + "\n", encoding="utf-8")
-        options = SynthesisOptions(
-            corpus=corpus, corpus_share=1.0, strength=0.3, fonts="held-out", font_folders=tuple(packaged_folders())
-        )
-        line = SynthesisSource(options, SEEDS["pictures"])[number]
-        corpus.unlink()
-        cv2.imwrite(str(PICTURES / f"{number}.png"), line.picture[:, :, ::-1])
-        rows.append(f"{number}.png\t{line.text}\n")
-    (PICTURES / "labels.tsv").write_text("".join(rows), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, text in enumerate(TEXTS):
+            corpus = Path(folder) / "text.txt"
+            corpus.write_text(text + "\n", encoding="utf-8")
+            options = SynthesisOptions(
+                corpus=corpus, corpus_share=1.0, strength=0.3, fonts="held-out", font_folders=tuple(packaged_folders())
+            )
+            line = SynthesisSource(options, SEEDS["pictures"])[number]
+            encoded = cv2.imencode(".png", line.picture[:, :, ::-1])[1]
+            (PICTURES / f"{number}.png").write_bytes(encoded.tobytes())
+            rows.append(f"{number}.png\t{line.text}\n")
+    (PICTURES / "labels.tsv").write_text("".join(rows), encoding="utf-8", newline="\n")
 
 
 def run_result(model: Path) -> dict[str, Any]:

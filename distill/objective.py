@@ -73,7 +73,8 @@ def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
             weight = 0.0
         if name not in known or not weight > 0:
             raise ValueError(
-                f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone, or none"
+                f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone; none "
+                "stands alone"
             )
         if known[name] in weights:
             raise ValueError(f"--distance names {name} twice; give it one weight")

@@ -105,6 +105,7 @@ def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]
     targets = options.targets()
     outs = out_paths(options.model, targets, options.out)
     job = ExportJob(options, command)
+    _ = job.held_out  # what is wrong with --validation is said before the work
     for name, out in zip(targets, outs, strict=True):
         yield job.write(name, out)
 

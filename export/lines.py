@@ -71,19 +71,22 @@ def draw_lines(sources: Sequence[str], info: ModelInfo, calibration: int, check:
 def held_out_lines(asked: str, info: ModelInfo, path: Path, count: int) -> list[Line]:
     """At most count labelled lines that the model never learnt from: of the source asked for, or held out in training.
 
-    Training's own are drawn again as training drew them, where its file says how and the sources are still there; else
-    there are none, and stderr says so. ValueError where the source asked for is a share or has no line that fits.
+    Those of training are the same ones where they are stored; where they are drawn, they are drawn anew with fonts and
+    words that training never saw. Where the file does not say what they are, or they are gone, there are none, and
+    stderr says so. ValueError where the source asked for is a share or has no line that fits.
     """
     made = info.provenance
     recorded, validation = tuple(made.get("data") or ()), asked or str(made.get("validation", ""))
     if not count:
         return []
     names = [split_source(source)[0] for source in recorded]
+    if validation and validation_share(validation) is None:
+        names.append(validation)
     if asked:
         if validation_share(asked) is not None:
             raise ValueError(f"--validation is {asked}; give a source of labelled lines, or synth")
         recorded = ()
-    elif not validation or any(name not in SYNTHETIC and not Path(name).exists() for name in names):
+    elif validation in ("", "0") or any(name not in SYNTHETIC and not Path(name).exists() for name in names):
         print(
             f"crnn export: what {path} was validated on is not there, so confidences stay as the network gives them; "
             "--validation names lines that it never saw",

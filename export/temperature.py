@@ -49,7 +49,7 @@ def fit_temperature(runtime: Runtime, info: ModelInfo, lines: Sequence[Line]) ->
     """The temperature at which a line's confidence says best whether its reading is right.
 
     lines: labelled. It minimises the mean cross-entropy between confidence and right or wrong (Guo et al. 2017 fit a
-    classifier's in this way), by golden section between BOUNDS. The texts stay what they are at any temperature.
+    classifier's in this way), by golden section between BOUNDS. The best path's text stays what it is at any of them.
     """
     read = [column_log_probs(runtime, info, line) for line in lines]
     charset = info.charset

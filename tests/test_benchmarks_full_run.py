@@ -21,9 +21,9 @@ def test_calls_that_run_out_of_time_go_on_until_a_pair_is_trained_exported_and_m
     assert first.returncode == TIME_IS_UP
     rest = subprocess.run([*command, "--minutes", "9"], cwd=repository, env=environment, capture_output=True)
     assert rest.returncode == 0, rest.stderr[-2000:]
-    content = json.loads((tmp_path / "full_run.json").read_text())
+    content = json.loads((tmp_path / "toy" / "full_run.json").read_text())
     assert {model["name"] for model in content["bench"]["models"]} == {
         "teacher.pt", "student.pt", "student.onnx", "student.int8.onnx", "student.int8.tflite",
     }  # fmt: skip
     assert {row["lines"] for row in content["bench"]["results"]} == {20}
-    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "toy" / "report.html").is_file()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.stages import TIME_IS_UP, run_stage, without_paths, write_json
+from benchmarks.stages import TIME_IS_UP, exit_status, run_stage, without_paths, write_json
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that stages would have run, which all succeed."""
     made: list[list[str]] = []
 
-    def run(command: list[str], check: bool, timeout: float | None) -> subprocess.CompletedProcess[bytes]:
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
         made.append(command[1:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -58,7 +59,16 @@ def test_a_stage_that_takes_too_long_is_stopped_and_asks_to_be_called_again(
     with pytest.raises(SystemExit) as stopped:
         run_stage(tmp_path / "x.json", "http.server", ["0"], most_seconds=1)
     assert stopped.value.code == TIME_IS_UP
-    assert "x.json has so far is kept, call this again" in capsys.readouterr().out
+    assert "what was last saved of" in capsys.readouterr().out
+
+
+def test_a_training_past_its_last_step_is_let_come_to_its_end(tmp_path: Path) -> None:
+    result = tmp_path / "m.pt"
+    program = "import time; time.sleep(2)"
+    result.touch()
+    assert exit_status([sys.executable, "-c", program], result, most_seconds=1) == 0
+    result.with_suffix(".resume.pt").touch()
+    assert exit_status([sys.executable, "-c", program], result, most_seconds=1) is None
 
 
 def test_results_carry_date_and_machine(tmp_path: Path) -> None:

@@ -154,3 +154,11 @@ def test_a_model_whose_sources_are_gone_has_no_lines_held_out_and_says_so(
 def test_a_share_is_no_source_of_lines_held_out() -> None:
     with pytest.raises(ValueError, match=r"--validation is 0\.1; give a source of labelled lines"):
         held_out_lines("0.1", info(), Path("s.pt"), 100)
+
+
+def test_a_validation_source_that_is_gone_leaves_none_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = info(data=["synth"], validation=str(tmp_path / "gone.lmdb"))
+    assert held_out_lines("", made, Path("s.pt"), 100) == []
+    assert "what s.pt was validated on is not there" in capsys.readouterr().err
