@@ -3,7 +3,7 @@
 Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
 benchmarks.real_pair and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
 picture to the text: of all files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every
-crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept in --out.
+crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept.
 """
 
 from __future__ import annotations

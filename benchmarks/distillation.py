@@ -331,16 +331,8 @@ def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
 
 def arms_table(results: Json) -> str:
     """Every arm at the main size, then those at several sizes."""
-    rows = [
-        [
-            "the teacher",
-            *(f"{100 * results['teacher'][name]:.1f}" for name in ("unseen", "iiit5k_test")),
-            "",
-            "",
-            "",
-            "",
-        ]
-    ]
+    taught = [with_spread(percent([results["teacher"]], name)) for name in READ]
+    rows = [["the teacher", *taught, "", "", "", ""]]
     for arm in results["arms"]:
         if arm["lines"] != LINES:
             continue
