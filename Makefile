@@ -9,13 +9,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-long demo-teacher students full-run test test-full lint format fonts
+.PHONY: help setup demo demo-long demo-teacher formats students full-run test test-full lint format fonts
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo          distil the shipped teacher, export, benchmark, read pictures (about 20 minutes, two cores)'
 	@echo 'make demo-long     the same with more steps and two students trained from scratch (about 2 hours)'
 	@echo 'make demo-teacher  train the shipped teacher anew, from nothing'
+	@echo 'make formats       the students that ship in every format, into runs/formats'
 	@echo 'make students      the students that ship, anew from the shipped teacher (two hours), with the fonts of fonts.txt'
 	@echo 'make full-run      a full-width pair from nothing, on one accelerator (about half an hour)'
 	@echo 'make test          ruff, mypy --strict and the tests with coverage'
@@ -41,6 +42,10 @@ demo-long: $(READY)
 
 students: $(READY) fonts
 	$(RUN) -m benchmarks.students
+
+formats: $(READY)
+	$(RUN) -m crnn export --model crnn/models/default.pt --to all --data synth --out runs/formats
+	$(RUN) -m crnn export --model crnn/models/tiny.pt --to all --data synth --out runs/formats
 
 demo-teacher: $(READY)
 	$(RUN) -m benchmarks.demo_teacher

@@ -2,8 +2,9 @@
 
 The teacher that ships has seen words alone. It goes on with longer lines and phrases, then teaches students of two
 widths through its frozen encoder. Nothing real is trained on, so the weights carry the project's licence; they are
-written into the package as int8 ONNX, with pictures that the default one must read. Stages are kept in --out and
-resumed. (A student of real pictures: benchmarks.real_pair; one of EasyOCR's model: benchmarks.easyocr_student.)
+written into the package in half precision and as int8 ONNX, with pictures that the default one must read. Stages are
+kept in --out and resumed. (A student of real pictures: benchmarks.real_pair; of EasyOCR's model:
+benchmarks.easyocr_student.)
 """
 
 from __future__ import annotations
@@ -95,19 +96,25 @@ def distil(options: StudentsOptions, teacher: Path, out: Path, width: float) -> 
 
 
 def ship(options: StudentsOptions, name: str, student: Path) -> None:
-    """The student as int8 ONNX inside the package; its provenance names no path of the machine it was made on."""
+    """The student in half precision, and as int8 ONNX, inside the package; neither names a path of this machine."""
     named = options.out / "shipped" / f"{name}.pt"
     file = named.with_name(f"{name}{PACKAGED}")
     if not named.exists() or named.stat().st_mtime < student.stat().st_mtime:
         file.unlink(missing_ok=True)
-        save_checkpoint(named, without_places(student))
+        save_checkpoint(named, without_places(student), half=True)
     run_stage(
         file, "crnn",
         ["export", "--model", str(named), "--to", "onnx-int8", "--out", str(file), "--data", "synth",
          "--validation", "synth", "--validation-lines", "2000"],
     )  # fmt: skip
+    put(named, MODELS)
+    put(file, MODELS)
+
+
+def put(file: Path, folder: Path) -> None:
+    """A copy of the file, whole or not at all."""
     content = file.read_bytes()
-    write_atomically(MODELS / file.name, lambda kept: kept.write(content))
+    write_atomically(folder / file.name, lambda copy: copy.write(content))
 
 
 def without_places(student: Path) -> Any:
