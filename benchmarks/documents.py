@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, card, speed_ratios
 from benchmarks.centres import centres_picture, centres_table
@@ -443,15 +443,16 @@ def of(name: str, make: Callable[[Json], str], stamped: bool = True) -> Callable
     return made
 
 
-def optimisers_curves() -> str:
+def optimisers_curves(colours: Literal["colour", "grey"]) -> str:
     """Accuracy by epoch of each optimiser; empty where it was not measured."""
     results = load("optimisers")
-    return optimisers_picture(results) if results else ""
+    return optimisers_picture(results, colours) if results else ""
 
 
 PICTURES: dict[Path, Callable[[], str]] = {
     ROOT / "docs/formats.svg": formats_picture,
-    ROOT / "docs/optimisers.svg": optimisers_curves,
+    ROOT / "docs/optimisers.svg": partial(optimisers_curves, "colour"),
+    ROOT / "docs/optimisers_grey.svg": partial(optimisers_curves, "grey"),
     ROOT / "docs/distillation.svg": lambda: picture(load("distillation")),
     ROOT / "docs/bytes.svg": lambda: beside_picture(load("beside_peers"), "bytes"),
     ROOT / "docs/milliseconds.svg": lambda: beside_picture(load("beside_peers"), "time"),

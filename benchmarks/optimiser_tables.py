@@ -21,6 +21,9 @@ from benchmarks.optimisers import (
     steps_to,
 )  # fmt: skip
 
+COLOURS: tuple[Literal["colour", "grey"], ...] = ("colour", "grey")
+"""Both forms of the published network: its text turns pictures grey, its first step fits either."""
+
 
 def spread_of(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
     """Mean, and the standard deviation over seeds where there are two; "not run" without any."""
@@ -72,10 +75,10 @@ def optimisers_table(results: Json) -> str:
     return table(header, rows)
 
 
-def claims(results: Json) -> list[tuple[str, str, str]]:
-    """(what is published, what was found in colour, confirmed or not) of what can be said by now."""
+def claims(results: Json, colours: Literal["colour", "grey"] = "colour") -> list[tuple[str, str, str]]:
+    """(what is published, what was found, confirmed or not) of what can be said by now."""
     runs = results.get("cifar", {}).get("runs", {})
-    found = {peer: of_peer(runs, "colour", peer) for peer in PEERS}
+    found = {peer: of_peer(runs, colours, peer) for peer in PEERS}
     if not all(found.values()):
         return []
     ends = {peer: [run["accuracy"][-1] for run in some] for peer, some in found.items()}
@@ -117,13 +120,18 @@ def seconds_to(runs: Sequence[Json], mark: float) -> list[float]:
 
 
 def claims_table(results: Json) -> str:
-    """Claim, finding and verdict, with as many seeds as there are; fewer than LEAST_SEEDS decide nothing."""
-    rows = claims(results)
-    runs = results.get("cifar", {}).get("runs", {})
-    seeds = min(len(of_peer(runs, "colour", peer)) for peer in PEERS)
-    if seeds < LEAST_SEEDS:
-        rows = [(published, told, f"undecided (seeds: {seeds})") for published, told, _ in rows]
-    return table(["published", "found", ""], [list(row) for row in rows]) if rows else NOT_RUN
+    """Claim, finding and verdict in colour and in grey, with as many seeds as there are; few of them decide nothing."""
+    sides = []
+    for colours in COLOURS:
+        found = claims(results, colours)
+        runs = results.get("cifar", {}).get("runs", {})
+        seeds = min(len(of_peer(runs, colours, peer)) for peer in PEERS)
+        if seeds < LEAST_SEEDS:
+            found = [(published, told, f"undecided (seeds: {seeds})") for published, told, _ in found]
+        sides.append({published: [told, verdict] for published, told, verdict in found})
+    missing = ["not run", ""]
+    rows = [[claim, *side, *sides[1].get(claim, missing)] for claim, side in sides[0].items()]
+    return table(["published", "found in colour", "", "found in grey", ""], rows) if rows else NOT_RUN
 
 
 def text_table(results: Json) -> str:
