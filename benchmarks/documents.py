@@ -26,6 +26,7 @@ from benchmarks.markdown import NOT_RUN, table
 from benchmarks.optimiser_tables import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
 from benchmarks.own_language import own_language_table
 from benchmarks.stages import RESULTS
+from benchmarks.students import students_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
@@ -468,6 +469,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "distillation-sizes": of("distillation", sizes_table, stamped=False),
     "distillation-claims": of("distillation", method_claims, stamped=False),
     "beside-peers": of("beside_peers", beside_table),
+    "students": of("students", students_table),
     "shipped-default": of("beside_peers", partial(card, name="default.int8.onnx")),
     "shipped-tiny": of("beside_peers", partial(card, name="tiny.int8.onnx")),
     "speed-ratios": of("beside_peers", speed_ratios, stamped=False),

@@ -20,6 +20,7 @@ import cv2
 import tyro
 
 from benchmarks.demo import TEACHER
+from benchmarks.markdown import table
 from benchmarks.stages import RESULTS, run_stage, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from crnn.commands import run_path
@@ -151,6 +152,24 @@ def draw_pictures() -> None:
             (PICTURES / f"{number}.png").write_bytes(encoded.tobytes())
             rows.append(f"{number}.png\t{line.text}\n")
     (PICTURES / "labels.tsv").write_text("".join(rows), encoding="utf-8", newline="\n")
+
+
+def students_table(results: dict[str, Any]) -> str:
+    """How each was made: accuracy on drawn lines held out by font and word, agreement with its teacher, lines, time."""
+    rows = []
+    for name, run in results["runs"].items():
+        student = name.removesuffix(".pt")
+        export = results["exports"].get(student)
+        taught = f"{100 * run['teacher_accuracy']:.1f}" if "teacher_accuracy" in run else ""
+        spikes = f"{100 * run['spikes_agree']:.1f}" if "spikes_agree" in run else ""
+        rows.append(
+            [student, f"{results['widths'][student]:g}" if export else "", f"{export['bytes'] / 1e6:.2f}" if export else "",
+             f"{100 * run['accuracy']:.1f}", taught, spikes, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}",
+             f"{export['temperature']['value']:.2f}" if export else ""]
+        )  # fmt: skip
+    header = ["drawn, 600 lines", "width", "MB, int8", "exact %", "its teacher's", "spikes as the teacher's, %",
+              "lines seen", "minutes", "temperature"]  # fmt: skip
+    return table(header, rows)
 
 
 def run_result(model: Path) -> dict[str, Any]:
