@@ -159,14 +159,13 @@ def students_table(results: dict[str, Any]) -> str:
     rows = []
     for name, run in results["runs"].items():
         student = name.removesuffix(".pt")
-        export = results["exports"].get(student)
-        taught = f"{100 * run['teacher_accuracy']:.1f}" if "teacher_accuracy" in run else ""
-        spikes = f"{100 * run['spikes_agree']:.1f}" if "spikes_agree" in run else ""
-        rows.append(
-            [student, f"{results['widths'][student]:g}" if export else "", f"{export['bytes'] / 1e6:.2f}" if export else "",
-             f"{100 * run['accuracy']:.1f}", taught, spikes, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}",
-             f"{export['temperature']['value']:.2f}" if export else ""]
-        )  # fmt: skip
+        cells = ["", "", f"{100 * run['accuracy']:.1f}", "", "", f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}", ""]
+        if student in results["exports"]:
+            export = results["exports"][student]
+            cells[:2] = f"{results['widths'][student]:g}", f"{export['bytes'] / 1e6:.2f}"
+            cells[3:5] = f"{100 * run['teacher_accuracy']:.1f}", f"{100 * run['spikes_agree']:.1f}"
+            cells[7] = f"{export['temperature']['value']:.2f}"
+        rows.append([student, *cells])
     header = ["drawn, 600 lines", "width", "MB, int8", "exact %", "its teacher's", "spikes as the teacher's, %",
               "lines seen", "minutes", "temperature"]  # fmt: skip
     return table(header, rows)
