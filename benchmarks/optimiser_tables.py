@@ -109,7 +109,7 @@ def claims(results: Json, colours: Literal["colour", "grey"] = "colour") -> list
         fastest = min((label for label in times if times[label]), key=lambda label: mean(times[label]), default="")
         told = f"{spread_of(own, 1, 0)} s ({len(own)} of {len(ours)} seeds)" if own else "never reached by ours"
         told += f", {fastest} {spread_of(times[fastest], 1, 0)} s" if fastest else ", by no other"
-        less = bool(own) and (not fastest or mean(own) <= 0.7 * mean(times[fastest]))
+        less = len(own) * 2 > len(ours) and (not fastest or mean(own) <= 0.7 * mean(times[fastest]))
         said.append((f"30 to 40 % less time to {mark:.0%} than the fastest other", told, less))
     return [(published, told, "confirmed" if held else "not confirmed") for published, told, held in said]
 
