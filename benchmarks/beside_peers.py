@@ -13,13 +13,16 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import tyro
 
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.confidence import calibration_error
+from benchmarks.intervals import bootstrap_interval
 from benchmarks.markdown import NOT_RUN, table
 from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
@@ -145,6 +148,7 @@ def write_results(options: BesideOptions) -> None:
             "results": [row | {"characters": None} for results in accuracy for row in results["results"]],
             "letter_spaced": {model: letter_spaced(sets) for model, sets in read.items()},
             "calibration_error": {name: {model: error36(sets[name]) for model, sets in read.items()} for name in SETS},
+            "differences": differences(read),
             "times": {
                 part: {
                     model["name"]: {key: model["latency"][key] for key in ("p50_ms", "mean_ms", "lines", "rounds")}
@@ -154,6 +158,19 @@ def write_results(options: BesideOptions) -> None:
             },
         },
     )
+
+
+def differences(read: dict[str, dict[str, Lines]]) -> list[Json]:
+    """acc36 of our int8 students less that of peers, paired by line, with its 95 % interval."""
+    found = []
+    for ours, peer in product(read, read):
+        if ours.endswith(PACKAGED) and peer in PEERS:
+            for name in PICTURED:
+                both = zip(read[ours][name], read[peer][name], strict=True)
+                apart = [float(right36(a)) - right36(b) for a, b in both if fold36(b["label"])]
+                row = {"model": ours, "peer": peer, "set": name, "difference": fmean(apart)}
+                found.append(row | {"interval": bootstrap_interval(apart, 0)})
+    return found
 
 
 Lines = Sequence[Json]
@@ -211,6 +228,17 @@ def beside_table(results: Json) -> str:
                      f"{spaced[0]} of {spaced[1]}" if spaced else "", mean])  # fmt: skip
     header = ["acc36 %", "MB", *SETS, "letter-spaced", f"ms a crop, mean of {TIMED}"]
     return table(header, rows)
+
+
+def differences_table(results: Json) -> str:
+    """Points of acc36 between our int8 students and peers on the pictured sets."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in results["differences"]:
+        low, high = row["interval"]
+        told = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        rows.setdefault((row["model"], row["peer"]), []).append(told)
+    named = [[f"{TITLES[model]} - {TITLES[peer]}", *cells] for (model, peer), cells in rows.items()]
+    return table(["points of acc36 (95 %)", *PICTURED], named)
 
 
 def card(results: Json, name: str) -> str:

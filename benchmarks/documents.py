@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.beside_peers import beside_picture, beside_table, calibration_table, card, speed_ratios
+from benchmarks.beside_peers import (
+    beside_picture,
+    beside_table,
+    calibration_table,
+    card,
+    differences_table,
+    speed_ratios,
+)
 from benchmarks.centres import centres_picture, centres_table
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.distillation import arms_table, picture, sizes_table
@@ -469,6 +476,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "distillation-sizes": of("distillation", sizes_table, stamped=False),
     "distillation-claims": of("distillation", method_claims, stamped=False),
     "beside-peers": of("beside_peers", beside_table),
+    "beside-differences": of("beside_peers", differences_table, stamped=False),
     "students": of("students", students_table),
     "shipped-default": of("beside_peers", partial(card, name="default.int8.onnx")),
     "shipped-tiny": of("beside_peers", partial(card, name="tiny.int8.onnx")),
