@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from crnn.info import main
 from crnn.recogniser import MODELS, load, packaged_model
 from data.folder_lines import FolderLines
 
@@ -63,3 +65,16 @@ def test_every_model_has_its_card() -> None:
     models = [path for path in MODELS.iterdir() if path.suffix in (".pt", ".onnx")]
     assert models
     assert not [path.name for path in models if not (MODELS / f"{path.name.partition('.')[0]}.md").is_file()]
+
+
+def test_info_without_a_file_lists_what_the_package_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (default,) = (line for line in lines if line.endswith("read with by default"))
+    assert default.startswith(str(packaged_model()))
+    assert [line for line in lines if line.startswith(str(packaged_model("tiny")))]
+    assert lines[-1].startswith(str(MODELS / "pictures"))
+    assert main(["--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["path"] for entry in entries if entry["default"]] == [str(packaged_model())]
+    assert all(entry["bytes"] > 1e6 for entry in entries)
