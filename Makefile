@@ -17,7 +17,7 @@ help:
 	@echo 'make demo-long     the same with more steps and two students trained from scratch (about 2 hours)'
 	@echo 'make demo-teacher  train the shipped teacher anew, from nothing'
 	@echo 'make formats       the students that ship in every format, into runs/formats'
-	@echo 'make students      the students that ship, anew from the shipped teacher (two hours), with the fonts of fonts.txt'
+	@echo 'make students      the students that ship, anew from the shipped teacher (over an hour), with the fonts of fonts.txt'
 	@echo 'make full-run      a full-width pair from nothing, on one accelerator (about half an hour)'
 	@echo 'make test          ruff, mypy --strict and the tests with coverage'
 	@echo 'make test-full     the fonts of benchmarks/fonts.txt through apt-get, every test, then the demo'

@@ -23,6 +23,7 @@ import tyro
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.confidence import calibration_error
 from benchmarks.intervals import bootstrap_interval
+from benchmarks.learn_characters import with_interval
 from benchmarks.markdown import NOT_RUN, table
 from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
@@ -244,8 +245,8 @@ def differences_table(results: Json) -> str:
 def card(results: Json, name: str) -> str:
     """Of one model: accuracy on every set, and how far its confidences are off."""
     rows = [
-        [row["set"], str(row["lines"]), interval(row["exact"], row["exact_interval"]),
-         interval(row["acc36"], row["acc36_interval"]), f"{100 * row['cer']:.1f}",
+        [row["set"], str(row["lines"]), with_interval(row["exact"], row["exact_interval"]),
+         with_interval(row["acc36"], row["acc36_interval"]), f"{100 * row['cer']:.1f}",
          f"{100 * results['calibration_error'][row['set']][name]:.1f}"]
         for row in results["results"]
         if row["model"] == name
@@ -253,10 +254,6 @@ def card(results: Json, name: str) -> str:
     if not rows:
         return NOT_RUN
     return table(["set", "lines", "exact % (95 %)", "acc36 % (95 %)", "CER %", "calibration error, points"], rows)
-
-
-def interval(value: float, ends: Sequence[float]) -> str:
-    return f"{100 * value:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
 
 
 def speed_ratios(results: Json) -> str:

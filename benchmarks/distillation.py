@@ -25,12 +25,12 @@ import tyro
 
 from benchmarks.arms import SMALL
 from benchmarks.charts import Curve, curves, standalone
-from benchmarks.demo import TEACHER
+from benchmarks.demo import TEACHER, run_result
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.markdown import table
+from benchmarks.rare_characters import read, readings
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
-from crnn.commands import run_path
 from crnn.model import Crnn
 from data.lines import open_lines
 from distill.run import column_agreement
@@ -200,26 +200,18 @@ def train(options: DistillationOptions, run: Run) -> None:
     else:
         taught = ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--keep-features", "memory"]
         run_stage(out, "distill.cli", [*taught, *shared, *own])
-    read(options, out)
+    read(out, test_sets(options))
 
 
-def read(options: DistillationOptions, model: Path) -> None:
-    """Every reading of the test sets, beside the model."""
+def test_sets(options: DistillationOptions) -> list[Path]:
+    """Unseen lines, and real ones where they are there."""
     real = options.data / "iiit5k_test.zip"
-    sets = [options.out / "unseen.lmdb", *([real] if real.exists() else [])]
-    out = model.with_suffix(".json")
-    run_stage(
-        out, "crnn",
-        ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0", "--json",
-         str(out)],
-    )  # fmt: skip
+    return [options.out / "unseen.lmdb", *([real] if real.exists() else [])]
 
 
 def right(model: Path) -> dict[str, list[bool]]:
     """Set -> whether each line was read exactly."""
-    results = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
-    (sets,) = results["readings"].values()
-    return {name: [line["text"] == line["label"] for line in lines] for name, lines in sets.items()}
+    return {name: [text == label for label, text in lines] for name, lines in readings(model).items()}
 
 
 def log_of(options: DistillationOptions, run: Run) -> list[Json]:
@@ -239,7 +231,7 @@ def write_results(options: DistillationOptions) -> None:
     teacher = options.out / "teacher.pt"
     if not teacher.exists():
         shutil.copyfile(TEACHER, teacher)
-    read(options, teacher)
+    read(teacher, test_sets(options))
     arms = []
     for name, arm in ARMS.items():
         for size in arm.sizes:
@@ -280,7 +272,7 @@ def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
         write_json(kept, dict(found))
     spikes = json.loads(kept.read_text())
     curve = log_of(options, run)
-    result = json.loads(run_path(model).read_text())["result"]
+    result = run_result(model)
     return {
         "seed": run.seed,
         "rate": run.rate,

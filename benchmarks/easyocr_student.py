@@ -7,7 +7,6 @@ real training crops of benchmarks.real_pair, whose labels choose which of them t
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.demo import run_result
 from benchmarks.peers import packaged_file
 from benchmarks.real_pair import RealPairOptions, sources
 from benchmarks.stages import RESULTS, run_stage, write_json
-from crnn.commands import run_path
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def main() -> int:
          "--ctc-weight", "0", "--distance-at", "both", "--outside-size-bounds", "allow",
          "--until", str(options.steps), "--save-every", "250", "--threads", str(options.threads), "--seed", "6"],
     )  # fmt: skip
-    result = json.loads(run_path(student).read_text())["result"]
+    result = run_result(student)
     command = f"python -m benchmarks.easyocr_student --steps {result['steps']}"
     write_json(RESULTS / "easyocr_student.json", {"command": command, "seed": 6, "width": options.width, "run": result})
     return 0

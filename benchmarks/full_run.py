@@ -18,10 +18,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.demo import EASY
+from benchmarks.demo import EASY, run_result
 from benchmarks.real_pair import TRAINING_SETS, cleaned
 from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
-from crnn.commands import run_path
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
 SEEDS = {"easy": 0, "teacher": 1, "student": 2, "unseen lines": 3}
@@ -104,7 +103,7 @@ def main() -> int:
         ["bench", "--models", *map(str, [teacher, student, *files]), *tests(options, out), "--json", str(figures),
          "--report", str(out / "report.html"), "--threads", str(max(1, options.workers))],
     )  # fmt: skip
-    runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in (easy, teacher, student)}
+    runs = {path.name: run_result(path) for path in (easy, teacher, student)}
     content = {
         "command": "make full-run",
         "seeds": SEEDS,

@@ -19,11 +19,10 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.demo import TEACHER
+from benchmarks.demo import TEACHER, run_result
 from benchmarks.markdown import table
 from benchmarks.stages import RESULTS, run_stage, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from crnn.commands import run_path
 from crnn.recogniser import MODELS, PACKAGED
 from data.synthesis.fonts import packaged_folders
 from data.synthesis.source import SynthesisOptions, SynthesisSource
@@ -169,12 +168,6 @@ def students_table(results: dict[str, Any]) -> str:
     header = ["drawn, 600 lines", "width", "MB, int8", "exact %", "its teacher's", "spikes as the teacher's, %",
               "lines seen", "minutes", "temperature"]  # fmt: skip
     return table(header, rows)
-
-
-def run_result(model: Path) -> dict[str, Any]:
-    """Steps, lines, seconds and accuracies of the run that made a model."""
-    content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
-    return content
 
 
 if __name__ == "__main__":
