@@ -23,8 +23,7 @@ import tyro
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.confidence import calibration_error
 from benchmarks.intervals import bootstrap_interval
-from benchmarks.learn_characters import with_interval
-from benchmarks.markdown import NOT_RUN, table
+from benchmarks.markdown import NOT_RUN, table, with_interval
 from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
 from benchmarks.students import WIDTHS

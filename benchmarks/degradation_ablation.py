@@ -16,9 +16,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, finished, run_result, run_stage, without_paths, write_json
 from benchmarks.synthetic_training import SEED, start
-from crnn.commands import run_path
 
 SETS = ("iiit5k_train", "sroie_train")
 
@@ -90,7 +89,7 @@ def read(options: AblationOptions) -> None:
     )  # fmt: skip
     arms: dict[str, dict[str, Any]] = {name: {"what": what, "flags": flags} for name, (what, flags) in ARMS.items()}
     for name in done:
-        arms[name]["run"] = json.loads(run_path(options.out / f"{name}.pt").read_text())["result"]
+        arms[name]["run"] = run_result(options.out / f"{name}.pt")
     command = f"python -m benchmarks.degradation_ablation --steps {options.steps}"
     content = {"command": command, "seed": SEED, "arms": arms, "bench": without_paths(json.loads(result.read_text()))}
     write_json(RESULTS / "degradation_ablation.json", content)

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.stages import run_stage, without_paths, write_json
+from benchmarks.stages import run_result, run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
@@ -149,12 +149,6 @@ def train_twin(out: Path, lines: Path, steps: int, recipe: bool) -> None:
         steps = max(1, steps - EASY_STEPS // 2)  # its batches are half as large
         start, columns = ["--init", str(easy)], ["--column-weight", "0.5", "--column-steps", str(min(2000, steps // 2))]
     run_stage(out, "crnn", ["train", "--data", str(lines), "--out", str(out), *start, *columns, "--until", str(steps)])
-
-
-def run_result(model: Path) -> dict[str, Any]:
-    """Steps, lines and seconds of the run that made a model."""
-    content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
-    return content
 
 
 def export(student: Path, lines: Path) -> list[Path]:

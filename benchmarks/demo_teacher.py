@@ -16,9 +16,8 @@ from typing import Any
 import tyro
 
 from benchmarks.demo import EASY
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint
-from crnn.commands import run_path
 
 SHIPPED = Path(__file__).parent.parent / "crnn/models/teacher.pt"
 SETS = ("iiit5k_test", "ic13_test")
@@ -83,10 +82,7 @@ def measure(options: TeacherOptions) -> None:
         ["bench", "--models", str(SHIPPED), "--data", str(unseen), *map(str, real), "--json", str(result)],
     )  # fmt: skip
     bench: dict[str, Any] = json.loads(result.read_text())
-    runs = {
-        name: json.loads(run_path(options.out / f"{name}.pt").read_text())["result"]
-        for name in ("teacher-easy", "teacher")
-    }
+    runs = {name: run_result(options.out / f"{name}.pt") for name in ("teacher-easy", "teacher")}
     write_json(
         RESULTS / "teacher.json",
         {"command": "make demo-teacher", "seeds": SEEDS, "bench": without_paths(bench), "runs": runs},

@@ -20,16 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
 from benchmarks.arms import SMALL
 from benchmarks.charts import Curve, curves, standalone
-from benchmarks.demo import TEACHER, run_result
-from benchmarks.intervals import bootstrap_interval
-from benchmarks.markdown import table
-from benchmarks.rare_characters import read, readings
-from benchmarks.stages import RESULTS, finished, run_stage, write_json
+from benchmarks.demo import TEACHER
+from benchmarks.markdown import table, with_spread
+from benchmarks.readings import exact_lines, paired, read, readings
+from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn
 from data.lines import open_lines
@@ -211,7 +209,7 @@ def test_sets(options: DistillationOptions) -> list[Path]:
 
 def right(model: Path) -> dict[str, list[bool]]:
     """Set -> whether each line was read exactly."""
-    return {name: [text == label for label, text in lines] for name, lines in readings(model).items()}
+    return {name: exact_lines(lines) for name, lines in readings(model).items()}
 
 
 def log_of(options: DistillationOptions, run: Run) -> list[Json]:
@@ -304,16 +302,12 @@ def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
         seeds = sorted(runs.keys() & others.keys())
         if not seeds:
             continue
-        apart = []
-        for seed in seeds:
-            own = right(runs[seed].file(options))["unseen"]
-            path = teacher if second == "teacher" else others[seed].file(options)
-            apart.append([float(a) - float(b) for a, b in zip(own, right(path)["unseen"], strict=True)])
+        own = [right(runs[seed].file(options))["unseen"] for seed in seeds]
+        models = [teacher if second == "teacher" else others[seed].file(options) for seed in seeds]
+        each, interval = paired(own, [right(model)["unseen"] for model in models])
         found.append(
-            {"first": first, "second": second, "seeds": seeds,
-             "each": [statistics.fmean(one) for one in apart],
-             "difference": statistics.fmean(map(statistics.fmean, apart)),
-             "interval": bootstrap_interval(np.mean(apart, axis=0).tolist(), 0)}
+            {"first": first, "second": second, "seeds": seeds, "each": each, "difference": statistics.fmean(each),
+             "interval": interval}
         )  # fmt: skip
     return found
 
@@ -356,14 +350,6 @@ def sizes_table(results: Json) -> str:
             cells = [with_spread([100 * run["exact"]["unseen"] for run in own[size]]) for size in SIZES]
             rows.append([arm.what, *cells])
     return table(["exact % of unseen lines", *(f"{size:,} training lines" for size in SIZES)], rows)
-
-
-def with_spread(values: Sequence[float]) -> str:
-    """Mean and, of several, their standard deviation."""
-    if not values:
-        return "not run"
-    shown = f"{statistics.fmean(values):.1f}"
-    return shown + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 CLAIMS = (

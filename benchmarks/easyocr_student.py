@@ -14,10 +14,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.demo import run_result
 from benchmarks.peers import packaged_file
 from benchmarks.real_pair import RealPairOptions, sources
-from benchmarks.stages import RESULTS, run_stage, write_json
+from benchmarks.stages import RESULTS, run_result, run_stage, write_json
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A charset that grows: `python -m benchmarks.extend_charset`, about an hour and a half of one core.
+"""A charset that grows: `python -m benchmarks.extend_charset`, about two hours of one core.
 
 The student of benchmarks.real_pair learns five signs, and fifty signs and letters, from drawn lines alone, while it
 rehearses what it was trained on; without anchor, without rehearsal, and by plain fine-tuning, which has neither. New
@@ -22,7 +22,9 @@ from typing import Any
 import tyro
 
 from benchmarks.intervals import bootstrap_interval
-from benchmarks.stages import RESULTS, finished, run_stage, write_json
+from benchmarks.readings import Pairs, Readings, exact_lines, paired, read, readings
+from benchmarks.real_pair import cleaned
+from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import run_path
 from crnn.score import character_recall
@@ -51,8 +53,6 @@ CLEAN = {"five-clean": FIVE, "known-signs-clean": KNOWN_SIGNS}
 """The same without degradations, for telling characters that are not known from pictures that cannot be read."""
 
 Json = dict[str, Any]
-Pairs = list[tuple[str, str]]
-"""(label, reading) of lines, in the set's order."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ExtendCharsetOptions:
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/extend-charset")
     lines: int = 1000
-    steps: int = 1000
+    steps: int = 2500
     threads: int = 1
 
 
@@ -114,8 +114,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     draw(options)
     before = options.out / "before.json"
-    read(options, options.student, before, ["old", "known-signs"], TEST_SETS)
-    read(options, options.student, options.out / "before-clean.json", ["known-signs-clean"], ())
+    read_sets(options, options.student, before, ["old", "known-signs"], TEST_SETS)
+    read_sets(options, options.student, options.out / "before-clean.json", ["known-signs-clean"], ())
     for seed in range(max(len(arm.seeds) for arm in ARMS.values())):
         for name in ORDER:
             if name in REAL_SETS and not seed:
@@ -148,20 +148,25 @@ def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> No
     model = options.out / f"{name}-{seed}.pt"
     flags = [*arm.flags, "--seed", str(seed)]
     grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
-    read(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
+    read_sets(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
     if arm.add == FIVE:
-        read(options, model, clean_path(model), ["five-clean"], ())
+        read_sets(options, model, clean_path(model), ["five-clean"], ())
 
 
 def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[str], rehearse: bool = True) -> None:
     """`crnn extend-charset`, on the sources that the student was trained on where it rehearses."""
-    rehearsed = [f"{name if name == 'synth' else options.data / f'{name}.zip'}:{weight}" for name, weight in REHEARSED]
+    rehearsed = [f"{rehearsed_set(options, name)}:{weight}" for name, weight in REHEARSED]
     run_stage(
         model, "crnn",
         ["extend-charset", "--model", str(options.student), f"--add={add}", "--out", str(model),
          "--until", str(options.steps), "--threads", str(options.threads),
          *(["--rehearse", *rehearsed] if rehearse else []), *flags],
     )  # fmt: skip
+
+
+def rehearsed_set(options: ExtendCharsetOptions, name: str) -> str:
+    """As `--rehearse` takes it; of a real set without the lines that test sets hold, as the student had it."""
+    return name if name == "synth" else str(cleaned(options.data, options.out, name))
 
 
 def run_real(options: ExtendCharsetOptions, name: str) -> None:
@@ -175,8 +180,8 @@ def run_real(options: ExtendCharsetOptions, name: str) -> None:
     model = options.out / f"{name}.pt"
     add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.student).info.charset.characters)
     grow(options, model, add, ["--data", str(halves[0]), "--seed", "0"])
-    read(options, model, model.with_suffix(".json"), ["old", f"{name}-read"], TEST_SETS)
-    read(options, options.student, options.out / f"{name}-before.json", [f"{name}-read"], ())
+    read_sets(options, model, model.with_suffix(".json"), ["old", f"{name}-read"], TEST_SETS)
+    read_sets(options, options.student, options.out / f"{name}-before.json", [f"{name}-read"], ())
 
 
 def lacking(texts: Iterable[str | None], known: str) -> str:
@@ -185,25 +190,15 @@ def lacking(texts: Iterable[str | None], known: str) -> str:
     return "".join(sorted(c for c, n in times.items() if n >= LEAST and c not in known and not c.isspace()))
 
 
-def read(options: ExtendCharsetOptions, model: Path, out: Path, drawn: Sequence[str], real: Sequence[str]) -> None:
+def read_sets(options: ExtendCharsetOptions, model: Path, out: Path, drawn: Sequence[str], real: Sequence[str]) -> None:
     """Every reading of these sets, as JSON."""
     sets = [options.out / f"{name}.lmdb" for name in drawn] + [options.data / f"{name}.zip" for name in real]
-    run_stage(
-        out, "crnn",
-        ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0",
-         "--threads", str(options.threads), "--json", str(out)],
-    )  # fmt: skip
+    read(model, sets, out, options.threads)
 
 
 def clean_path(model: Path) -> Path:
     """Where the readings of undegraded lines are."""
     return model.with_name(f"{model.stem}-clean.json")
-
-
-def readings(path: Path) -> dict[str, Pairs]:
-    """What read wrote, by set."""
-    (sets,) = json.loads(path.read_text(encoding="utf-8"))["readings"].values()
-    return {name: [(line["label"], line["text"]) for line in lines] for name, lines in sets.items()}
 
 
 def write_results(options: ExtendCharsetOptions) -> None:
@@ -239,10 +234,10 @@ def is_done(model: Path) -> bool:
     return model.exists() and finished(model) and model.with_suffix(".json").exists()
 
 
-def arm_figures(models: dict[int, Path], before: dict[str, Pairs], drawn: str, add: str) -> Json:
+def arm_figures(models: dict[int, Path], before: Readings, drawn: str, add: str) -> Json:
     """Shares of new and old characters on the new lines, and how old lines changed: means over the seeds."""
     runs = {seed: readings(model.with_suffix(".json")) for seed, model in models.items()}
-    results = [json.loads(run_path(model).read_text(encoding="utf-8"))["result"] for model in models.values()]
+    results = [run_result(model) for model in models.values()]
     own = {seed: shares(run[drawn], add) for seed, run in runs.items()}
     clean = [clean_path(model) for model in models.values() if clean_path(model).exists()]
     undegraded = [shares(readings(path)["five-clean"], add)["signs"] for path in clean]
@@ -260,7 +255,7 @@ def arm_figures(models: dict[int, Path], before: dict[str, Pairs], drawn: str, a
     }
 
 
-def real_figures(model: Path, before: dict[str, Pairs], name: str, first: Path) -> Json:
+def real_figures(model: Path, before: Readings, name: str, first: Path) -> Json:
     """What the grown model reads of a real set's other half, and what became of the old lines."""
     run, was = readings(model.with_suffix(".json")), readings(first)[f"{name}-read"]
     result = json.loads(run_path(model).read_text(encoding="utf-8"))
@@ -322,18 +317,15 @@ def pooled_interval(runs: Sequence[Pairs], characters: str) -> list[float]:
 
 def change(runs: Sequence[Pairs], before: Pairs) -> Json:
     """Exact lines before and after (mean over runs), and the difference with its interval, paired line by line."""
-    apart = [
-        statistics.fmean(float(text == label) for label, text in lines) - float(was[0] == was[1])
-        for was, *lines in zip(before, *runs, strict=True)
-    ]
-    first = statistics.fmean(float(label == text) for label, text in before)
-    difference = statistics.fmean(apart)
+    first = exact_lines(before)
+    each, interval = paired([exact_lines(lines) for lines in runs], [first] * len(runs))
+    share, difference = statistics.fmean(first), statistics.fmean(each)
     return {
         "lines": len(before),
-        "before": first,
-        "after": first + difference,
+        "before": share,
+        "after": share + difference,
         "difference": difference,
-        "interval": list(bootstrap_interval(apart, 0)),
+        "interval": list(interval),
     }
 
 

@@ -21,8 +21,7 @@ import tyro
 from benchmarks.bench import BenchOptions, bench
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
-from crnn.commands import run_path
+from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.runtimes import Runtime, open_runtime
 from data.picture import prepare
 from data.synthesis.source import SynthesisOptions, SynthesisSource
@@ -73,7 +72,7 @@ def main() -> None:
         "full_width": full,
         "bench": without_paths({key: value for key, value in accuracy.items() if key != "readings"}),
         "pooled": pooled(accuracy, student.name),
-        "aware": json.loads(run_path(aware).read_text())["result"],
+        "aware": run_result(aware),
         "reports": {path.name: report_of(path) for path in models if path.suffix != ".pt"},
     }
     write_json(RESULTS / "formats.json", content)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.demo import EASY, run_result
+from benchmarks.demo import EASY
 from benchmarks.real_pair import TRAINING_SETS, cleaned
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
 SEEDS = {"easy": 0, "teacher": 1, "student": 2, "unseen lines": 3}

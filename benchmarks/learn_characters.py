@@ -40,7 +40,7 @@ from benchmarks.character_runs import (
     train_characters,
 )
 from benchmarks.intervals import bootstrap_interval
-from benchmarks.markdown import NOT_RUN, table
+from benchmarks.markdown import NOT_RUN, table, with_interval
 from benchmarks.stages import RESULTS, write_json
 from crnn.characters.checkpoint import Memory
 from crnn.characters.learn import support_centres
@@ -487,12 +487,6 @@ def tuning_table(results: Json) -> str:
         )
     header = ["loss, tuning, %", "old", "R@1 of new", "new, 1-shot", "new, 5-shot", "lost, 1-shot", "lost, 5-shot"]
     return table(header, rows)
-
-
-def with_interval(share: float, interval: list[float], places: int = 1) -> str:
-    """Percent, and in brackets the ends of its interval."""
-    low, high = interval
-    return f"{100 * share:.{places}f} ({100 * low:.{places}f} to {100 * high:.{places}f})"
 
 
 if __name__ == "__main__":

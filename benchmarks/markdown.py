@@ -1,7 +1,8 @@
-"""Markdown that tables of results are written in."""
+"""Markdown that tables of results are written in, and how figures are written there."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 NOT_RUN = "Not run yet.\n"
@@ -11,3 +12,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its columns after the first aligned right."""
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def with_interval(share: float, interval: list[float], places: int = 1) -> str:
+    """Percent, and in brackets the ends of its interval."""
+    low, high = interval
+    return f"{100 * share:.{places}f} ({100 * low:.{places}f} to {100 * high:.{places}f})"
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Mean and, of several, their standard deviation."""
+    if not values:
+        return "not run"
+    shown = f"{statistics.fmean(values):.1f}"
+    return shown + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")

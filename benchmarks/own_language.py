@@ -22,9 +22,8 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.intervals import DRAWS
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
+from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.charset import sorted_characters
-from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import find_fonts
 
@@ -236,7 +235,7 @@ def read(options: OwnLanguageOptions, out: Path, charset: Path, models: Sequence
         "cer_above_tuned": {name: character_errors(readings[name], readings["tuned.pt"])
                             for name in readings if name != "tuned.pt"},
         "bench": without_paths(bench),
-        "runs": {name: json.loads(run_path(out / name).read_text())["result"]
+        "runs": {name: run_result(out / name)
                  for name in ("start.pt", *(model.name for model in models))},
     }  # fmt: skip
     content = {"command": "python -m benchmarks.own_language", "seed": SEED, "sets": kept["sets"]}

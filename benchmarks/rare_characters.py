@@ -9,7 +9,6 @@ the end by the models that were trained on all of it. Arms are paired by seed an
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.arms import SMALL
 from benchmarks.demo import EASY
 from benchmarks.intervals import bootstrap_interval
+from benchmarks.readings import Readings, read, readings
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.score import CharacterRecall, Frequency, character_recall, frequency_groups, score
@@ -42,9 +42,6 @@ MOST_LOST = 0.01
 DRAWN_SEED, RICH_SEED, CHOICE_SEED, SEEDS = 41, 43, 100, (0, 1, 2)
 RICH_LINES = 2000
 """Drawn with fonts and words that nothing is trained on, of all kinds of text, where rare characters are many."""
-
-Readings = dict[str, list[tuple[str, str]]]
-"""Set -> (label, reading) of every line, in the set's order."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +130,6 @@ def go_on(options: RareOptions, out: Path, data: Sequence[str], steps: int, seed
     )  # fmt: skip
 
 
-def read(model: Path, sets: Sequence[Path]) -> None:
-    """Every reading of these sets, beside the model."""
-    out = model.with_suffix(".json")
-    run_stage(
-        out, "crnn",
-        ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0", "--json",
-         str(out)],
-    )  # fmt: skip
-
-
 def chosen_weights(options: RareOptions) -> dict[str, Any]:
     """The weight of each loss that reads most rare characters of held-out lines; the smaller one of equals."""
     held = [options.out / f"{name}-held.lmdb" for name in TRAIN_SETS]
@@ -167,12 +154,6 @@ def chosen_weights(options: RareOptions) -> dict[str, Any]:
         good = [row for row in own if row["exact"] >= least] or own
         chosen[loss] = max(good, key=lambda row: row["few"])["weight"]
     return {"seed": CHOICE_SEED, "steps": options.choice_steps, "rows": rows, "chosen": chosen}
-
-
-def readings(model: Path) -> Readings:
-    """What read left beside the model."""
-    (sets,) = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["readings"].values()
-    return {name: [(line["label"], line["text"]) for line in lines] for name, lines in sets.items()}
 
 
 def groups_of(model: Path) -> dict[Frequency, frozenset[str]]:

@@ -74,6 +74,12 @@ def finished(result: Path) -> bool:
     return not path.exists() or json.loads(path.read_text())["result"] is not None
 
 
+def run_result(model: Path) -> dict[str, Any]:
+    """Steps, lines and seconds of the run that made a model."""
+    content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
+    return content
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Results with date and machine added; whole or not at all."""
     stamped = content | {"date": datetime.date.today().isoformat(), "machine": machine()}

@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.demo import TEACHER, run_result
+from benchmarks.demo import TEACHER
 from benchmarks.markdown import table
-from benchmarks.stages import RESULTS, run_stage, write_json
+from benchmarks.stages import RESULTS, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from crnn.recogniser import MODELS, PACKAGED
 from data.synthesis.fonts import packaged_folders

@@ -17,8 +17,7 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
-from crnn.commands import run_path
+from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 
 GENERATORS = ("ours", "trdg", "trdg-given")
 TEST_SETS = ("iiit5k_test", "ic15_test", "sroie_test")
@@ -106,7 +105,7 @@ def read(options: SyntheticTrainingOptions, models: list[Path], suffix: str) -> 
          "--case-blind", "--json", str(result), "--latency-lines", "0"],
     )  # fmt: skip
     command = f"python -m benchmarks.synthetic_training --lines {options.lines} --steps {options.steps}"
-    runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in models}
+    runs = {path.name: run_result(path) for path in models}
     bench = without_paths(json.loads(result.read_text()))
     if suffix:
         command += " --start mixed"
