@@ -23,7 +23,7 @@ import tyro
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.confidence import calibration_error
 from benchmarks.intervals import bootstrap_interval
-from benchmarks.markdown import NOT_RUN, table, with_interval
+from benchmarks.markdown import NOT_RUN, signed_with_interval, table, with_interval
 from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
 from benchmarks.students import WIDTHS
@@ -234,8 +234,7 @@ def differences_table(results: Json) -> str:
     """Points of acc36 between our int8 students and peers on the pictured sets."""
     rows: dict[tuple[str, str], list[str]] = {}
     for row in results["differences"]:
-        low, high = row["interval"]
-        told = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        told = signed_with_interval(row["difference"], row["interval"])
         rows.setdefault((row["model"], row["peer"]), []).append(told)
     named = [[f"{TITLES[model]} - {TITLES[peer]}", *cells] for (model, peer), cells in rows.items()]
     return table(["points of acc36 (95 %)", *PICTURED], named)

@@ -25,7 +25,7 @@ import tyro
 from benchmarks.arms import SMALL
 from benchmarks.charts import Curve, curves, standalone
 from benchmarks.demo import TEACHER
-from benchmarks.markdown import table, with_spread
+from benchmarks.markdown import signed_with_interval, table, with_spread
 from benchmarks.readings import exact_lines, paired, read, readings
 from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
@@ -380,7 +380,7 @@ def claims_table(results: Json) -> str:
         verdict = "confirmed" if low > least else "refuted" if high < least else "undecided"
         if not all((one > least) == (row["difference"] > least) for one in row["each"]):
             verdict = "undecided"  # the interval is over lines; seeds must agree besides
-        told = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        told = signed_with_interval(row["difference"], row["interval"])
         rows.append([claim, told, verdict if len(row["seeds"]) > 1 else f"{verdict} (one seed)"])
     rows += [["training is faster than from scratch", *faster(results)]]
     return table(["claim", "points found (95 %)", ""], rows)

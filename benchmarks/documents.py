@@ -32,6 +32,7 @@ from benchmarks.long_tail import long_tail_table
 from benchmarks.markdown import NOT_RUN, table
 from benchmarks.optimiser_tables import claims_table, optimisers_picture, optimisers_table, speed_table, text_table
 from benchmarks.own_language import own_language_table
+from benchmarks.real_pair import real_differences_table, real_table, real_time_table
 from benchmarks.stages import RESULTS
 from benchmarks.students import students_table
 
@@ -143,22 +144,6 @@ def demo_table(name: str) -> str:
         )  # fmt: skip
     header = ["model", "M parameters", "MB", "exact % (95 %)", "ms a line, p50", "lines seen", "minutes"]
     return table(header, rows) + origin(results)
-
-
-def real() -> str:
-    """Teacher, student and twin on the real test sets."""
-    results = load("real_pair")
-    if results is None:
-        return NOT_RUN
-    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
-    described = sizes(results)
-    rows = []
-    for model, about in described.items():
-        cells = [share(bench_rows(results, name)[model]["acc36"]) for name in names]
-        run = results["runs"][model]
-        made = [f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"]
-        rows.append([model, f"{about['parameters'] / 1e6:.2f}", *cells, *made])
-    return table(["acc36 %", "M parameters", *names, "lines", "minutes"], rows) + origin(results)
 
 
 def arms(name: str) -> str:
@@ -471,7 +456,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "teacher": teacher,
     "demo": lambda: demo_table("demo"),
     "demo-long": lambda: demo_table("demo_long"),
-    "real-pair": real,
+    "real-pair": of("real_pair", real_table),
+    "real-pair-differences": of("real_pair", real_differences_table, stamped=False),
+    "real-pair-time": of("real_pair", real_time_table, stamped=False),
     "distillation": of("distillation", arms_table),
     "distillation-sizes": of("distillation", sizes_table, stamped=False),
     "distillation-claims": of("distillation", method_claims, stamped=False),

@@ -20,6 +20,12 @@ def with_interval(share: float, interval: list[float], places: int = 1) -> str:
     return f"{100 * share:.{places}f} ({100 * low:.{places}f} to {100 * high:.{places}f})"
 
 
+def signed_with_interval(difference: float, interval: Sequence[float]) -> str:
+    """Points, and in brackets the ends of their interval, all with their sign."""
+    low, high = interval
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def with_spread(values: Sequence[float]) -> str:
     """Mean and, of several, their standard deviation."""
     if not values:

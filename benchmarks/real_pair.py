@@ -1,28 +1,41 @@
-"""Teacher, student and scratch twin on real pictures: `python -m benchmarks.real_pair`, about two hours of two cores.
+"""Teacher, student and scratch twins on real pictures: `python -m benchmarks.real_pair`, about four hours of a core.
 
 The teacher goes on from the shipped one, on synthetic lines and the training sets of IIIT5K and SROIE; the
-student is distilled from it; the twin has the student's network and the teacher's recipe, from nothing. Labels
-are folded to lower case, for SROIE's are upper case whatever the print shows. Training lines that are in a test set
-too, and those whose label is spelt with spaces (T H E), are left out. Stages are kept in --out and resumed.
+student is distilled from it; twins have the student's network and no teacher, with the column-aligned loss and without.
+Each kind of twin learns as many lines as the student at each of RATES, and LONGER times as many at the rate that read
+most held-out lines of the training sets. Labels are folded to lower case, for SROIE's are upper case whatever the print
+shows. Training lines that are in a test set too, and those whose label is spelt with spaces (T H E), are left out.
+Stages are kept in --out and resumed.
 """
 
 from __future__ import annotations
 
-import json
+import csv
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from benchmarks.demo import TEACHER
-from benchmarks.stages import RESULTS, run_stage, without_paths, write_json
-from crnn.commands import run_path
+from benchmarks.markdown import signed_with_interval, table
+from benchmarks.readings import Pairs, Readings, paired, read, readings
+from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
+from crnn.checkpoint import load_checkpoint
+from crnn.model import Crnn, parameter_count
+from crnn.score import fold36
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test", "docs_en", "cute80")
 TRAINING_SETS = ("iiit5k_train", "sroie_train")
+
+TWINS = {"twin": ("0.5", "2000"), "twin-plain": ("0", "0")}
+"""Kinds of twins: weight of the column-aligned loss, and the steps over which it fades."""
+RATES = (1e-3, 2e-3, 4e-3)
+LONGER = 3
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class RealPairOptions:
         start: what the teacher starts from: the shipped one, or that of benchmarks.students, which knows longer lines.
         out: where models, logs and results go.
         teacher_steps: of the teacher's fine-tuning.
-        student_steps: of the distillation, and of the twin.
+        student_steps: of the distillation, and of twins at equal lines.
         threads: of each run.
     """
 
@@ -47,13 +60,18 @@ class RealPairOptions:
 
 
 def main() -> None:
-    """The stages in order."""
+    """The stages in order; what is compared is written once the student is there, and after each twin."""
     options = tyro.cli(RealPairOptions, description=__doc__)
-    teacher, student, twin = (options.out / f"{name}.pt" for name in ("teacher", "student", "twin"))
+    teacher, student = (options.out / f"{name}.pt" for name in ("teacher", "student"))
     run_teacher(options, teacher)
     run_student(options, teacher, student)
-    run_twin(options, teacher, twin)
-    run_bench(options, [teacher, student, twin])
+    for kind in TWINS:
+        for rate in RATES:
+            run_twin(options, kind, rate, 1)
+    write_results(options)
+    for kind in TWINS:
+        run_twin(options, kind, best_rate(options, kind), LONGER)
+        write_results(options)
 
 
 def sources(options: RealPairOptions) -> list[str]:
@@ -101,41 +119,144 @@ def run_student(options: RealPairOptions, teacher: Path, out: Path) -> None:
     )  # fmt: skip
 
 
-def run_twin(options: RealPairOptions, teacher: Path, out: Path) -> None:
-    """The student's network without a teacher: easy lines, then everything, with the column-aligned loss."""
+def twin_path(options: RealPairOptions, kind: str, rate: float, times: int) -> Path:
+    """Of a twin that learns times as many lines as the student."""
+    return options.out / f"{kind}-rate{rate:g}-x{times}.pt"
+
+
+def run_twin(options: RealPairOptions, kind: str, rate: float, times: int) -> None:
+    """The student's network without a teacher: easy lines first, as the teacher had them, then everything."""
+    out, easy = twin_path(options, kind, rate, times), options.out / f"{kind}-easy.pt"
+    weight, fades = TWINS[kind]
     sizes = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
-    easy = out.with_name("twin-easy.pt")
     common = ["--case", "lower", "--threads", str(options.threads), "--seed", "3"]
     run_stage(
         easy, "crnn",
         ["train", "--data", "synth-easy", "--out", str(easy), *sizes, "--until", "500", "--batch-lines", "16",
-         "--column-weight", "1", "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5", *common],
+         "--column-weight", "1" if float(weight) else "0", "--column-steps", "100000", "--warm-up", "50",
+         "--final-rate", "0.5", *common],
     )  # fmt: skip
     run_stage(
         out, "crnn",
-        ["train", "--init", str(easy), "--out", str(out), *sources(options), *drawn(),
-         "--until", str(options.student_steps), "--column-weight", "0.5", "--column-steps", "2000", *common],
+        ["train", "--init", str(easy), "--out", str(out), *sources(options), *drawn(), "--learning-rate", f"{rate:g}",
+         "--until", str(times * options.student_steps), "--column-weight", weight, "--column-steps", fades, *common],
     )  # fmt: skip
 
 
-def run_bench(options: RealPairOptions, models: list[Path]) -> None:
-    """Whole test sets, which nothing was trained, tuned or chosen on."""
-    result = options.out / "results.json"
-    run_stage(
-        result, "crnn",
-        ["bench", "--models", *map(str, models), "--data", *(str(options.data / f"{name}.zip") for name in TEST_SETS),
-         "--json", str(result), "--report", str(options.out / "report.html")],
-    )  # fmt: skip
-    runs = {path.name: json.loads(run_path(path).read_text())["result"] for path in models}
-    bench = without_paths(json.loads(result.read_text()))
+def best_rate(options: RealPairOptions, kind: str) -> float:
+    """At which most held-out lines of the training sets are read."""
+    return max(RATES, key=lambda rate: float(run_result(twin_path(options, kind, rate, 1))["accuracy"]))
+
+
+def write_results(options: RealPairOptions) -> None:
+    """Whole test sets, which nothing was trained, tuned or chosen on, read by every model that is there."""
+    models = {"teacher": options.out / "teacher.pt", "student": options.out / "student.pt"}
+    models |= {
+        kind + (f"-x{times}" if times > 1 else ""): path
+        for times in (1, LONGER)
+        for kind in TWINS
+        if (path := twin_path(options, kind, best_rate(options, kind), times)).exists() and finished(path)
+    }
+    for path in models.values():
+        read(path, [options.data / f"{name}.zip" for name in TEST_SETS], threads=options.threads)
     command = f"python -m benchmarks.real_pair --teacher-steps {options.teacher_steps}"
     command += f" --student-steps {options.student_steps}"
     if options.start != TEACHER:
         command += " --start runs/students/teacher.pt"
+    lines = {name: readings(path) for name, path in models.items()}
     write_json(
         RESULTS / "real_pair.json",
-        {"command": command, "seeds": {"teacher": 2, "student": 3, "twin": 3}, "bench": bench, "runs": runs},
+        {
+            "command": command,
+            "seeds": {"teacher": 2, "student": 3, "twins": 3},
+            "models": {name: figures(path, lines[name]) for name, path in models.items()},
+            "rates": {
+                kind: {f"{rate:g}": run_result(twin_path(options, kind, rate, 1))["accuracy"] for rate in RATES}
+                for kind in TWINS
+            },
+            "differences": {
+                other: {name: difference(lines["student"][name], own[name]) for name in TEST_SETS}
+                for other, own in lines.items()
+                if other != "student"
+            },
+        },
     )
+
+
+def figures(path: Path, lines: Readings) -> dict[str, Any]:
+    """Of one model: acc36 by set, its run, and its curve on held-out lines of the training sets."""
+    with path.with_suffix(".log.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
+    return {
+        "parameters": parameter_count(Crnn.from_checkpoint(load_checkpoint(path))),
+        "acc36": {name: statistics.fmean(right36(own)) for name, own in lines.items()},
+        "run": run_result(path),
+        "curve": [{"lines": int(row["lines"]), "seconds": float(row["seconds"]), "accuracy": float(row["accuracy"])}
+                  for row in rows],
+    }  # fmt: skip
+
+
+def right36(lines: Pairs) -> list[bool]:
+    """Of the lines that hold letters or digits, which are read right in those, without case."""
+    return [fold36(label) == fold36(text) for label, text in lines if fold36(label)]
+
+
+def difference(student: Pairs, other: Pairs) -> dict[str, Any]:
+    """acc36 of the student less the other's, paired by line, with its 95 % interval."""
+    (found,), interval = paired([right36(student)], [right36(other)])
+    return {"difference": found, "interval": interval}
+
+
+# Tables.
+
+TITLES = {
+    "teacher": "teacher",
+    "student": "student",
+    "twin": "twin, column-aligned loss",
+    "twin-plain": "twin, plain CTC",
+    f"twin-x{LONGER}": f"twin, column-aligned loss, {LONGER} times the lines",
+    f"twin-plain-x{LONGER}": f"twin, plain CTC, {LONGER} times the lines",
+}
+
+
+def real_table(results: dict[str, Any]) -> str:
+    """acc36 of every model on every set, and what it learnt from."""
+    rows = [
+        [TITLES[name], f"{model['parameters'] / 1e6:.2f}", *(f"{100 * model['acc36'][s]:.1f}" for s in TEST_SETS),
+         f"{model['run']['lines']:,}", f"{model['run']['seconds'] / 60:.0f}"]
+        for name, model in results["models"].items()
+    ]  # fmt: skip
+    return table(["acc36 %", "M parameters", *TEST_SETS, "lines", "minutes"], rows)
+
+
+def real_differences_table(results: dict[str, Any]) -> str:
+    """The student less each other model, paired by line."""
+    rows = [
+        [
+            f"student - {TITLES[other]}",
+            *(signed_with_interval(own[s]["difference"], own[s]["interval"]) for s in TEST_SETS),
+        ]
+        for other, own in results["differences"].items()
+    ]
+    return table(["points of acc36 (95 %)", *TEST_SETS], rows)
+
+
+def real_time_table(results: dict[str, Any]) -> str:
+    """Where each twin ends on held-out lines of the training sets, and when the student's curve comes there."""
+    student = results["models"]["student"]
+    rows = []
+    for name, model in results["models"].items():
+        if name.startswith("twin"):
+            end = model["curve"][-1]["accuracy"]
+            there = next((row for row in student["curve"] if row["accuracy"] >= end), None)
+            reached = [f"{there['lines']:,}", f"{there['seconds'] / 60:.0f}"] if there else ["never", ""]
+            rate = max(results["rates"][name.removesuffix(f"-x{LONGER}")].items(), key=lambda pair: float(pair[1]))[0]
+            before = model["curve"][int(0.8 * (len(model["curve"]) - 1))]["accuracy"]
+            rows.append([TITLES[name], rate, f"{100 * end:.1f}", f"{100 * (end - before):+.1f}",
+                         f"{model['run']['lines']:,}", f"{model['run']['seconds'] / 60:.0f}", *reached])  # fmt: skip
+    header = ["held-out training lines", "rate", "exact %", "gained in the last fifth", "lines", "minutes",
+              "student there after lines", "minutes"]  # fmt: skip
+    return table(header, rows)
 
 
 if __name__ == "__main__":
