@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.demo import EASY, TEACHER, bake
+from benchmarks.markdown import percent, table
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 
 SMALL = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
@@ -125,6 +126,19 @@ def figures(log: Path) -> dict[str, Any]:
         rows = list(csv.DictReader(file))
     accuracy = {row["step"]: float(row["accuracy"]) for row in rows if row["accuracy"]}
     return {"accuracy": accuracy, "minutes": float(rows[-1]["seconds"]) / 60, "lines": int(rows[-1]["lines"])}
+
+
+def arms_table(results: dict[str, Any]) -> str:
+    """Arms of one comparison: validation accuracy by lines seen."""
+    marks = results["marks"]
+    rows = []
+    for arm in results["arms"]:
+        if "accuracy" in arm:
+            cells = [percent(arm["accuracy"].get(str(mark))) for mark in marks]
+            rows.append([arm["what"], *cells, f"{arm['minutes']:.1f}"])
+        else:
+            rows.append([arm["what"], *("not run" for _ in marks), ""])
+    return table(["exact % after", *(f"{mark:,} steps" for mark in marks), "minutes"], rows)
 
 
 if __name__ == "__main__":

@@ -279,9 +279,9 @@ def calibration_table(results: Json) -> str:
     return table(["calibration error, points", *SETS], rows)
 
 
-def beside_picture(results: Json | None, across: Literal["bytes", "time"]) -> str:
+def beside_picture(results: Json, across: Literal["bytes", "time"]) -> str:
     """Mean acc36 of PICTURED against bytes or milliseconds; bars are the mean ends of the sets' intervals."""
-    if results is None or (across == "time" and "time" not in results["times"]):
+    if across == "time" and "time" not in results["times"]:
         return ""
     accuracy = {(row["model"], row["set"]): row for row in results["results"]}
     points = []

@@ -40,7 +40,7 @@ from benchmarks.character_runs import (
     with_rates,
 )
 from benchmarks.charts import Curve, curves, standalone
-from benchmarks.markdown import NOT_RUN, table
+from benchmarks.markdown import table
 from benchmarks.stages import RESULTS, write_json
 from crnn.characters.metrics import retrieval
 from crnn.characters.model import CharacterModel
@@ -352,10 +352,8 @@ def stored_runs(options: CentresOptions, start: str) -> list[Json]:
 # What the results say.
 
 
-def centres_table(results: Json | None) -> str:
+def centres_table(results: Json) -> str:
     """Markdown: each set's arms, and what is claimed of the best rule."""
-    if results is None:
-        return NOT_RUN
     return "\n".join(set_table(content, results["best_rule"]) for content in results["sets"])
 
 
@@ -466,14 +464,12 @@ def shown_epochs(runs: Sequence[Json], mark: float | None) -> str:
     return spread(came)
 
 
-def centres_picture(results: Json | None, name: SetName = "chars_hwdb") -> str:
+def centres_picture(results: Json, name: SetName = "chars_hwdb") -> str:
     """Recall@1 after each epoch, mean and range over seeds, as an SVG file's text; empty where nothing was run.
 
     Both peers, and each centre rule with the mining that ends higher.
     """
-    rows: list[Json] = next(
-        (content["arms"] for content in (results or {}).get("sets", ()) if content["set"] == name), []
-    )
+    rows: list[Json] = next((content["arms"] for content in results.get("sets", ()) if content["set"] == name), [])
     runs = {row["arm"]: row["runs"] for row in rows if row["runs"]}
     ends = {arm: mean(run["curve"][-1] for run in own) for arm, own in runs.items()}
     pairs = [[arm for arm in pair if arm in runs] for pair in zip(RULE_ARMS[::2], RULE_ARMS[1::2], strict=True)]

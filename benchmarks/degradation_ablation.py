@@ -16,8 +16,9 @@ from typing import Any
 
 import tyro
 
-from benchmarks.stages import RESULTS, finished, run_result, run_stage, without_paths, write_json
-from benchmarks.synthetic_training import SEED, start
+from benchmarks.markdown import table
+from benchmarks.stages import RESULTS, bench_rows, finished, run_result, run_stage, without_paths, write_json
+from benchmarks.synthetic_training import SEED, beside_first, start
 
 SETS = ("iiit5k_train", "sroie_train")
 
@@ -93,6 +94,18 @@ def read(options: AblationOptions) -> None:
     command = f"python -m benchmarks.degradation_ablation --steps {options.steps}"
     content = {"command": command, "seed": SEED, "arms": arms, "bench": without_paths(json.loads(result.read_text()))}
     write_json(RESULTS / "degradation_ablation.json", content)
+
+
+def degradation_ablation_table(results: dict[str, Any]) -> str:
+    """What real training sets are read like when one kind of degradation is left out of the lines learnt from."""
+    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
+    rows = []
+    for arm, about in results["arms"].items():
+        cells = ["not run"] * len(names)
+        if "run" in about:
+            cells = [beside_first(bench_rows(results, name)[f"{arm}.pt"]) for name in names]
+        rows.append([about["what"], *cells])
+    return table(["exact % without case (beside the usual mix)", *names], rows)
 
 
 if __name__ == "__main__":

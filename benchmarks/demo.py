@@ -19,7 +19,8 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.stages import run_result, run_stage, without_paths, write_json
+from benchmarks.markdown import megabytes, table, with_interval
+from benchmarks.stages import bench_models, bench_rows, run_result, run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
@@ -243,6 +244,22 @@ def seconds_of_help() -> float:
         subprocess.run([sys.executable, "-m", "crnn", "--help"], check=True, stdout=subprocess.DEVNULL)
         taken.append(time.perf_counter() - started)
     return min(taken)
+
+
+def demo_table(results: dict[str, Any]) -> str:
+    """Accuracy, size and time of a demo's models on its unseen lines."""
+    described = bench_models(results)
+    rows = []
+    for model, row in bench_rows(results, "unseen").items():
+        latency = described[model]["latency"]
+        run = results["runs"].get(model)
+        rows.append(
+            [model, f"{described[model]['parameters'] / 1e6:.2f}", megabytes(described[model]["bytes"]),
+             with_interval(row["exact"], row["exact_interval"]), f"{latency['p50_ms']:.1f}",
+             f"{run['lines']:,}" if run else "", f"{run['seconds'] / 60:.1f}" if run else ""]
+        )  # fmt: skip
+    header = ["model", "M parameters", "MB", "exact % (95 %)", "ms a line, p50", "lines seen", "minutes"]
+    return table(header, rows)
 
 
 if __name__ == "__main__":

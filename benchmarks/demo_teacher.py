@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 from benchmarks.demo import EASY
+from benchmarks.markdown import percent, table, with_interval
 from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 
@@ -87,6 +88,20 @@ def measure(options: TeacherOptions) -> None:
         RESULTS / "teacher.json",
         {"command": "make demo-teacher", "seeds": SEEDS, "bench": without_paths(bench), "runs": runs},
     )
+
+
+def teacher_table(results: dict[str, Any]) -> str:
+    """The shipped teacher's figures."""
+    rows = [
+        [row["set"], str(row["lines"]), with_interval(row["exact"], row["exact_interval"]),
+         percent(row["acc36"]), percent(row["cer"])]
+        for row in results["bench"]["results"]
+    ]  # fmt: skip
+    runs = results["runs"]
+    lines = sum(run["lines"] for run in runs.values())
+    minutes = sum(run["seconds"] for run in runs.values()) / 60
+    made = f"\nTrained on {lines:,} lines in {minutes:.0f} minutes of training steps.\n"
+    return table(["set", "lines", "exact % (95 %)", "acc36 %", "CER %"], rows) + made
 
 
 if __name__ == "__main__":

@@ -407,10 +407,8 @@ def faster(results: Json) -> tuple[str, str]:
     return "; ".join(told), verdict if len(told) > 1 else f"{verdict} (one seed)"
 
 
-def picture(results: Json | None) -> str:
+def picture(results: Json) -> str:
     """Accuracy on held-out lines by steps, mean over seeds with their range; empty where nothing was run."""
-    if results is None:
-        return ""
     drawn = []
     runs = {arm["arm"]: arm["runs"] for arm in results["arms"] if arm["lines"] == LINES}
     for name, shown in PICTURED.items():

@@ -329,18 +329,17 @@ def change(runs: Sequence[Pairs], before: Pairs) -> Json:
     }
 
 
-def extend_table(results: Json | None, arms: Sequence[str] = tuple(ARMS), real_sets: Sequence[str] = REAL_SETS) -> str:
+def extend_table(results: Json, arms: Sequence[str] = tuple(ARMS), real_sets: Sequence[str] = REAL_SETS) -> str:
     """A row for each arm, then for each real set, as Markdown; what was not run says so."""
     head = (
         "| characters added | how | new ones read % (95 %) | undegraded | drawn old lines | IIIT5K | SROIE | minutes |"
     )
     rows = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    found: Json = results or {"arms": {}, "real": {}}
     for name in arms:
-        row, arm = found["arms"].get(name, {}), ARMS[name]
+        row, arm = results["arms"].get(name, {}), ARMS[name]
         rows.append("| " + " | ".join([f"{len(arm.add)}, drawn", arm.told, *_cells(row)]) + " |")
     for name in real_sets:
-        row = found["real"].get(name, {})
+        row = results["real"].get(name, {})
         added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
         rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")
     return "\n".join(rows) + "\n"

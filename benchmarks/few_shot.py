@@ -335,9 +335,9 @@ def looked(picture: NDArray[np.uint8], attention: NDArray[np.float32]) -> NDArra
 # What the results say.
 
 
-def few_shot_table(results: Json | None) -> str:
+def few_shot_table(results: Json) -> str:
     """Markdown: error on the official runs, beside public figures; and whether the aims were reached."""
-    found = (results or {}).get("omniglot", {}).get("rows", [])
+    found = results.get("omniglot", {}).get("rows", [])
     if not found:
         return NOT_RUN
     rows = [
@@ -366,18 +366,18 @@ def verdicts(results: Json, found: Sequence[Json]) -> str:
     return f"Held-out alphabets chose {best}: {told} %. On both sets {', '.join(reached)}."
 
 
-def choice_table(results: Json | None) -> str:
+def choice_table(results: Json) -> str:
     """Markdown: error on held-out alphabets of each setting."""
-    content = (results or {}).get("choice")
+    content = results.get("choice")
     if not content:
         return NOT_RUN
     rows = [[row["setting"], f"{100 * row['error']:.1f}"] for row in content["rows"]]
     return table([f"{content['steps']:,} episodes without {' and '.join(content['held'])}", "error there, %"], rows)
 
 
-def descriptions_table(results: Json | None) -> str:
+def descriptions_table(results: Json) -> str:
     """Markdown: weighted descriptions beside plain means."""
-    content = (results or {}).get("descriptions")
+    content = results.get("descriptions")
     if not content:
         return NOT_RUN
     rows = []

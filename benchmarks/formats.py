@@ -19,9 +19,11 @@ import numpy as np
 import tyro
 
 from benchmarks.bench import BenchOptions, bench
+from benchmarks.charts import Point, scatter, standalone
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
-from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
+from benchmarks.markdown import megabytes, percent, table
+from benchmarks.stages import RESULTS, bench_models, run_result, run_stage, without_paths, write_json
 from crnn.runtimes import Runtime, open_runtime
 from data.picture import prepare
 from data.synthesis.source import SynthesisOptions, SynthesisSource
@@ -192,6 +194,69 @@ def report_of(path: Path) -> dict[str, Any]:
     kept = ("target", "bytes", "summary", "search", "max_drop", "ranges_from")
     parity = {key: report["parity"][key] for key in ("difference", "relative", "lines", "same_texts", "judged_by")}
     return {key: report[key] for key in kept if key in report} | {"parity": parity}
+
+
+def full_width_table(results: dict[str, Any]) -> str:
+    """Bytes and time of every format at full width."""
+    full = results["full_width"]
+    rows = []
+    for row in full["formats"]:
+        cells = [row["name"], megabytes(row["bytes"]), f"{row['bytes_ratio']:.2f}" if "bytes_ratio" in row else ""]
+        for width in ("128", "320"):
+            time = row["times"].get(width)
+            cells += [f"{time['p50_ms']:.1f}", f"{time['ratio']:.2f}" if "ratio" in time else ""] if time else ["", ""]
+        rows.append(cells)
+    header = ["format", "MB", "smaller by", "ms, 128 px", "faster by", "ms, 320 px", "faster by"]
+    checked = (
+        f"\nAll nine files were written and checked on {full['lines_checked']} lines in "
+        f"{full['export_all_seconds']:.0f} seconds.\n"
+    )
+    return table(header, rows) + checked
+
+
+def accuracy_table(results: dict[str, Any]) -> str:
+    """Accuracy of every format of the real pair's student."""
+    described = bench_models(results)
+    rows = []
+    for row in results["pooled"]:
+        low, high = row["loss_interval"]
+        rows.append(
+            [row["model"], megabytes(described[row["model"]]["bytes"]), percent(row["exact"]),
+             f"{100 * row['loss']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+             percent(row["same"]), percent(row["same_of_right"])]
+        )  # fmt: skip
+    header = ["file", "MB", "exact %", "loss, points (95 %)", "same text %", "same of right %"]
+    lines = f"\n{results['pooled'][0]['lines']:,} lines.\n"
+    return table(header, rows) + lines
+
+
+def quantisation_tables(results: dict[str, Any]) -> str:
+    """What is in which type in two int8 files."""
+    parts = []
+    for name in ("student.int8.onnx", "student.int8.tflite"):
+        rows = [
+            [f"{row['kind']} x {row['operators']}", row["weights"], row["activations"], f"{row['bytes']:,}",
+             row["reason"]]
+            for row in results["reports"][name]["summary"]
+        ]  # fmt: skip
+        header = [f"`{name}`", "weights", "activations", "bytes", "why float"]
+        parts.append(table(header, rows).replace(" ---: |", " --- |"))
+    return "\n".join(parts)
+
+
+def formats_picture(results: dict[str, Any]) -> str:
+    """Accuracy against bytes of every format of one student, as an SVG; empty where it was not measured."""
+    described = bench_models(results)
+    points = []
+    first = results["pooled"][0]
+    student = first["model"].removesuffix("pt")
+    for row in results["pooled"]:
+        if row["model"].startswith(student):
+            low, high = (first["exact"] - loss for loss in reversed(row["loss_interval"]))
+            kind = "network" if row is first else "file"
+            name = "checkpoint" if row is first else row["model"].removeprefix(student)
+            points.append(Point(name, described[row["model"]]["bytes"] / 1e6, row["exact"], low, high, kind))
+    return standalone(scatter(points, "MB", "exact %, with the paired interval of the loss to float32"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import tyro
@@ -86,6 +87,16 @@ def step_losses(log: Path) -> list[float]:
     """Mean losses of the log's records, each over its steps."""
     with log.open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def full_width_sentence(results: dict[str, Any]) -> str:
+    """The literal command at full width."""
+    counts = results["parameters"]
+    return (
+        f"Teacher {counts['teacher'] / 1e6:.1f} M parameters, student {counts['student'] / 1e6:.1f} M; mean loss of "
+        f"the first 20 steps {results['first_loss']:.2f}, of the last 20 {results['last_loss']:.2f} "
+        f"({results['ratio']:.2f} of it).\n"
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.stages import RESULTS, write_json
 
 
@@ -61,6 +63,15 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             Path(folder).mkdir()
     write_json(RESULTS / "install_weight.json", {"command": "python -m benchmarks.install_weight", "rows": rows})
+
+
+def install_weight_table(results: dict[str, Any]) -> str:
+    """What different ways to TFLite bring along."""
+    rows = [
+        [row["what"], ", ".join(f"{name} {v}" for name, v in row["versions"].items()), f"{row['megabytes']:,.0f}"]
+        for row in results["rows"]
+    ]
+    return table(["way", "packages", "MB in site-packages"], rows)
 
 
 if __name__ == "__main__":

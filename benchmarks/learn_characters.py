@@ -40,7 +40,7 @@ from benchmarks.character_runs import (
     train_characters,
 )
 from benchmarks.intervals import bootstrap_interval
-from benchmarks.markdown import NOT_RUN, table, with_interval
+from benchmarks.markdown import table, with_interval
 from benchmarks.stages import RESULTS, write_json
 from crnn.characters.checkpoint import Memory
 from crnn.characters.learn import support_centres
@@ -432,10 +432,8 @@ def intervals(read: Read) -> Json:
 # What the results say.
 
 
-def learn_table(results: Json | None) -> str:
+def learn_table(results: Json) -> str:
     """Markdown: new and old characters by arm and shots, what is claimed, and how the loss was chosen."""
-    if results is None:
-        return NOT_RUN
     counts, crops = results["classes"], results["crops"]
     about = (
         f"chars_hwdb: {counts['old']} classes trained on {crops['training']:,} crops (and {crops['memory']:,} in the "

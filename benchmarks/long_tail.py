@@ -316,9 +316,8 @@ def keep(part: str, content: Json) -> None:
 # What the results say.
 
 
-def long_tail_table(results: Json | None) -> str:
+def long_tail_table(results: Json) -> str:
     """Markdown: each set's arms by frequency, what is claimed of them, and the ablation."""
-    results = results or {}
     parts = []
     for name in PARTS:
         content = results.get(name)

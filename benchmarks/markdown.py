@@ -14,7 +14,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def with_interval(share: float, interval: list[float], places: int = 1) -> str:
+def percent(share: float | None) -> str:
+    """With one decimal; empty where there is no figure."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def megabytes(count: int) -> str:
+    """Of so many bytes."""
+    return f"{count / 1e6:.2f}"
+
+
+def with_interval(share: float, interval: Sequence[float], places: int = 1) -> str:
     """Percent, and in brackets the ends of its interval."""
     low, high = interval
     return f"{100 * share:.{places}f} ({100 * low:.{places}f} to {100 * high:.{places}f})"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.demo import TEACHER
+from benchmarks.markdown import percent, table
 from benchmarks.stages import RESULTS, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.fit import evaluate
@@ -57,6 +58,18 @@ def narrow_lines(path: Path) -> list[Line]:
     """The lines narrower than the widest least width, at 32 pixels of height."""
     source = open_lines(path)
     return [source[i] for i, (height, width) in enumerate(source.sizes()) if width * 32 / height < max(WIDTHS)]
+
+
+def narrow_lines_table(results: dict[str, Any]) -> str:
+    """How narrow lines reach the least width."""
+    found = {(row["set"], row["min_width"], row["narrow"]): row for row in results["rows"]}
+    names = list(dict.fromkeys(row["set"] for row in results["rows"]))
+    counts = {row["set"]: row["lines"] for row in results["rows"]}
+    rows = [
+        [f"at least {width} px, {way}", *(percent(found[name, width, way]["acc36"]) for name in names)]
+        for width, way in dict.fromkeys((w, n) for _, w, n in found)
+    ]
+    return table(["acc36 %", *(f"{name} ({counts[name]} lines)" for name in names)], rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.arms import SMALL
 from benchmarks.demo import EASY
 from benchmarks.intervals import bootstrap_interval
+from benchmarks.markdown import table
 from benchmarks.readings import Readings, read, readings
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
@@ -290,6 +291,47 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (of several) and the values themselves, one a seed."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": list(values)}
+
+
+def rare_characters_table(results: dict[str, Any]) -> str:
+    """Character losses on lines: rare and other characters of the real test sets, and whole lines beside them."""
+
+    def cell(figures: dict[str, Any]) -> str:
+        found = figures["read"]
+        shown = f"{100 * found['mean']:.1f}"
+        if found["deviation"] is not None:
+            shown += f" ± {100 * found['deviation']:.1f}"
+        if "interval" in figures:
+            low, high = figures["interval"]
+            shown += f" ({100 * figures['difference']['mean']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
+        return shown
+
+    rows = []
+    held = {}
+    for row in results["arms"]:
+        if not row["seeds"]:
+            rows.append([row["arm"], "not run", *[""] * 6])
+            continue
+        test = row["test"]
+        held = {group: test[group]["held"] for group in ("few", "medium", "many")} | {
+            "rich": row["rich"]["few"]["held"]
+        }
+        groups = [cell(test[group]) for group in ("few", "medium", "many")]
+        macro = f"{100 * test['macro']['mean']:.1f}"
+        rows.append([row["arm"], *groups, macro, cell(test["exact"]), cell(row["rich"]["few"]), str(len(row["seeds"]))])
+    numbers = {name: f"{count:,}" for name, count in held.items()}
+    header = ["arm", f"rare % (n = {numbers.get('few', '0')})", f"medium % ({numbers.get('medium', '0')})",
+              f"frequent % ({numbers.get('many', '0')})", "macro %", "lines exact %",
+              f"rare %, drawn set ({numbers.get('rich', '0')})", "seeds"]  # fmt: skip
+    lines = ", ".join(f"{name} {count:,}" for name, count in results["training"]["lines"].items())
+    weights = ", ".join(f"{loss}:{weight:g}" for loss, weight in results["choice"]["chosen"].items())
+    rare = " ".join(f"{c}" for c in results["counts"])
+    note = (
+        f"\nMean ± standard deviation over seeds; in brackets the difference to the arm without and its 95 % interval "
+        f"(bootstrap over lines, paired by line and seed). Trained on {lines} lines; weights chosen on held-out lines "
+        f"of these: {weights}. Rare: `` {rare} ``.\n"
+    )
+    return table(header, rows) + note
 
 
 if __name__ == "__main__":

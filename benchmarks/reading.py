@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.markdown import table
 from benchmarks.stages import RESULTS, write_json
 from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import NAMED_CHARSETS, Charset
@@ -368,6 +369,51 @@ def waiting(windows: Windows, workers: int, augment: bool, steps: int) -> dict[s
     }
     print(row, flush=True)
     return row
+
+
+def reading_table(results: dict[str, Any]) -> str:
+    """Ours beside the usual Datasets, by number of workers."""
+    rows = []
+    for workers in dict.fromkeys(row["workers"] for row in results["rows"]):
+        of = {row["way"]: row for row in results["rows"] if row["workers"] == workers}
+        speeds = [f"{of[way]['lines_per_second']['median']:,.0f}" for way in ("ours", "pillow", "opencv")]
+        rows.append(
+            [f"{workers}, lines/s", *speeds, *(_spread(of[w]["ours_is_faster_by"]) for w in ("pillow", "opencv"))]
+        )
+        if "cpu_microseconds_a_line" in of["ours"]:
+            costs = [f"{of[way]['cpu_microseconds_a_line']['median']:.0f} µs" for way in ("ours", "pillow", "opencv")]
+            ratios = [_spread(of[way]["ours_takes_less_cpu_by"]) for way in ("pillow", "opencv")]
+            rows.append([f"{workers}, CPU a line", *costs, *ratios])
+    return table(["workers", "ours", "Pillow", "OpenCV", "ours : Pillow", "ours : OpenCV"], rows)
+
+
+def _spread(of: dict[str, Any]) -> str:
+    return f"**{of['median']:.1f}** ({of['least']:.1f} to {of['most']:.1f})"
+
+
+def reduced_scale_table(results: dict[str, Any]) -> str:
+    """JPEGs decoded at a part of their size beside whole."""
+    rows = [
+        [f"{part['set']}, {row['lines']}", str(row["height"]), str(row["decoded_height"]), f"{row['grey_levels']:.1f}",
+         str(row["readings_changed"]), f"{row['right_whole']} / {row['right_reduced']}",
+         f"{row['microseconds_whole']:,.0f} -> {row['microseconds_reduced']:,.0f}"]
+        for part in results["reduced"] for row in part["rows"]
+    ]  # fmt: skip
+    header = [
+        "set, lines", "stored height", "decoded height", "mean difference, grey levels", "readings changed",
+        "right whole / reduced", "decode and resize, µs",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def waiting_table(results: dict[str, Any]) -> str:
+    """What share of a training step waits for its batch."""
+    rows = [
+        [str(row["workers"]), "as `crnn train`" if row["augment"] else "off", f"{row['lines_per_second']:.0f}",
+         f"{100 * row['waiting_share']:.1f} %"]
+        for row in results["waiting"]
+    ]  # fmt: skip
+    return table(["workers", "augmentation", "lines/s", "share of a step spent waiting for its batch"], rows)
 
 
 if __name__ == "__main__":

@@ -60,15 +60,16 @@ class RealPairOptions:
 
 
 def main() -> None:
-    """The stages in order; what is compared is written once the student is there, and after each twin."""
+    """The stages in order; what is compared is written after each, so that one that was cut off has what it got to."""
     options = tyro.cli(RealPairOptions, description=__doc__)
     teacher, student = (options.out / f"{name}.pt" for name in ("teacher", "student"))
     run_teacher(options, teacher)
     run_student(options, teacher, student)
+    write_results(options)
     for kind in TWINS:
         for rate in RATES:
             run_twin(options, kind, rate, 1)
-    write_results(options)
+        write_results(options)
     for kind in TWINS:
         run_twin(options, kind, best_rate(options, kind), LONGER)
         write_results(options)
@@ -143,9 +144,16 @@ def run_twin(options: RealPairOptions, kind: str, rate: float, times: int) -> No
     )  # fmt: skip
 
 
+def tried_rates(options: RealPairOptions, kind: str) -> dict[float, float]:
+    """rate -> share of held-out lines of the training sets that a twin of this kind reads, where it is finished."""
+    paths = {rate: twin_path(options, kind, rate, 1) for rate in RATES}
+    return {rate: run_result(path)["accuracy"] for rate, path in paths.items() if path.exists() and finished(path)}
+
+
 def best_rate(options: RealPairOptions, kind: str) -> float:
-    """At which most held-out lines of the training sets are read."""
-    return max(RATES, key=lambda rate: float(run_result(twin_path(options, kind, rate, 1))["accuracy"]))
+    """At which most held-out lines are read, once all were tried."""
+    tried = tried_rates(options, kind)
+    return max(tried, key=tried.__getitem__)
 
 
 def write_results(options: RealPairOptions) -> None:
@@ -155,7 +163,9 @@ def write_results(options: RealPairOptions) -> None:
         kind + (f"-x{times}" if times > 1 else ""): path
         for times in (1, LONGER)
         for kind in TWINS
-        if (path := twin_path(options, kind, best_rate(options, kind), times)).exists() and finished(path)
+        if len(tried_rates(options, kind)) == len(RATES)
+        and (path := twin_path(options, kind, best_rate(options, kind), times)).exists()
+        and finished(path)
     }
     for path in models.values():
         read(path, [options.data / f"{name}.zip" for name in TEST_SETS], threads=options.threads)
@@ -171,8 +181,7 @@ def write_results(options: RealPairOptions) -> None:
             "seeds": {"teacher": 2, "student": 3, "twins": 3},
             "models": {name: figures(path, lines[name]) for name, path in models.items()},
             "rates": {
-                kind: {f"{rate:g}": run_result(twin_path(options, kind, rate, 1))["accuracy"] for rate in RATES}
-                for kind in TWINS
+                kind: {f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, kind).items()} for kind in TWINS
             },
             "differences": {
                 other: {name: difference(lines["student"][name], own[name]) for name in TEST_SETS}

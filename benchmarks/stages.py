@@ -93,3 +93,13 @@ def without_paths(bench: dict[str, Any]) -> dict[str, Any]:
     for group in ("models", "sets"):
         kept[group] = [row | {"file": Path(row["file"]).name} for row in bench[group]]
     return kept
+
+
+def bench_rows(results: dict[str, Any], set_name: str) -> dict[str, dict[str, Any]]:
+    """Of kept results with such a bench: model -> its figures on one set."""
+    return {row["model"]: row for row in results["bench"]["results"] if row["set"] == set_name}
+
+
+def bench_models(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of kept results with such a bench: model -> its bytes, parameters and times."""
+    return {model["name"]: model for model in results["bench"]["models"]}

@@ -13,11 +13,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
-from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
+from benchmarks.markdown import percent, table
+from benchmarks.stages import RESULTS, bench_models, bench_rows, run_result, run_stage, without_paths, write_json
 
 GENERATORS = ("ours", "trdg", "trdg-given")
 TEST_SETS = ("iiit5k_test", "ic15_test", "sroie_test")
@@ -113,6 +114,26 @@ def read(options: SyntheticTrainingOptions, models: list[Path], suffix: str) -> 
         RESULTS / f"synthetic_training{suffix.replace('-', '_')}.json",
         {"command": command, "seed": SEED, "bench": bench, "runs": runs},
     )
+
+
+def beside_first(row: dict[str, Any]) -> str:
+    """Accuracy, and what it is more or less than the first model's on the same lines, with the paired interval."""
+    apart = row["difference"]
+    if not apart:
+        return percent(row["exact"])
+    low, high = apart["exact_interval"]
+    return percent(row["exact"]) + f" ({100 * apart['exact']:+.1f}; {100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def synthetic_training_table(results: dict[str, Any]) -> str:
+    """The same network trained on lines of different generators."""
+    names = list(dict.fromkeys(row["set"] for row in results["bench"]["results"]))
+    rows = []
+    for model in bench_models(results):
+        cells = [beside_first(bench_rows(results, name)[model]) for name in names]
+        run = results["runs"][model]
+        rows.append([model, *cells, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"])
+    return table(["exact % without case", *names, "lines", "minutes"], rows)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,6 @@ def test_only_a_recogniser_that_read_all_pictured_sets_is_in_the_picture() -> No
     drawn = beside_picture(results(), "bytes")
     assert "default, int8 (ships)" in drawn
     assert "Tesseract" not in drawn
-    assert beside_picture(None, "bytes") == ""
 
 
 def test_figures_of_other_or_older_models_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

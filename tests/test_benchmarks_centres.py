@@ -175,7 +175,6 @@ def test_epochs_count_from_one_and_some_never_come() -> None:
 
 
 def test_the_table_names_what_was_not_run() -> None:
-    assert centres_table(None) == "Not run yet.\n"
     sets = [
         content(runs(0.7, 0.7), []),
         {"set": "chars74k", "arms": [{"arm": arm, "runs": [], "quarter": []} for arm in ARMS]},
@@ -187,7 +186,6 @@ def test_the_table_names_what_was_not_run() -> None:
 
 
 def test_the_picture_has_both_peers_and_the_better_mining_of_a_rule() -> None:
-    assert centres_picture(None) == ""
     made = centres_picture({"sets": [content(runs(0.7, 0.7), [])]})
     assert [name in made for name in ("batch-hard", "softmax + centre", "moving average, hard")] == [True] * 3
     assert "classifier weights" not in made

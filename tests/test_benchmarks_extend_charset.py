@@ -84,7 +84,7 @@ def test_a_change_is_the_mean_over_runs() -> None:
 
 
 def test_what_was_not_run_says_so() -> None:
-    assert extend_table(None).count("not run") == len(ARMS) + 2
+    assert extend_table({"arms": {}, "real": {}}).count("not run") == len(ARMS) + 2
 
 
 def test_the_table_gives_points_with_their_interval() -> None:

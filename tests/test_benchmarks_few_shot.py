@@ -98,4 +98,4 @@ def test_an_aim_is_not_judged_before_a_choice() -> None:
 
 @pytest.mark.parametrize("made", [few_shot_table, choice_table, descriptions_table])
 def test_what_was_not_run_says_so(made: Any) -> None:
-    assert made(None).startswith("Not run yet")
+    assert made({}).startswith("Not run yet")

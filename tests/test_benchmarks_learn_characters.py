@@ -200,7 +200,3 @@ def test_the_table_tells_every_arm_and_judges_the_default() -> None:
     assert made.count("| confirmed |") == 2
     assert "long-tail (method 3) (chosen)" in made
     assert learn_table(results(0.002)).count("| not confirmed |") == 2
-
-
-def test_what_was_not_run_says_so() -> None:
-    assert "Not run" in learn_table(None)

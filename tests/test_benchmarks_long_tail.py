@@ -159,7 +159,7 @@ def test_claims_without_runs_are_not_run() -> None:
 
 
 def test_the_table_names_what_was_not_run() -> None:
-    assert long_tail_table(None).count("not run") == 4
+    assert long_tail_table({}).count("not run") == 4
     content = {
         "set": "chars_hwdb", "classes": 75, "training": 1641, "largest": 100, "smallest": 1, "test": 2241,
         "thirds": {"many": [22, 100], "medium": [5, 21], "few": [1, 4]}, "arms": rows([]),
