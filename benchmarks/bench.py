@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import platform
 import shlex
 import unicodedata
 from collections import Counter
@@ -23,22 +21,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.confidence import confidence_figures
-from benchmarks.confusions import confusions
-from benchmarks.intervals import bootstrap_interval
+from benchmarks.figures import Groups, LineResult, Lines, by_frequency, list_confusions, set_figures, sureness
 from benchmarks.latency import measure
+from benchmarks.machine import machine
 from benchmarks.peers import PEERS, PeerRecogniser, chosen_peers, open_peer
 from benchmarks.report import Mistake, frequency_sentence, render, same_texts
 from crnn.checkpoint import write_atomically
 from crnn.ctc import Reading
 from crnn.recogniser import Recogniser, load
-from crnn.score import Frequency, character_recall, fold36, frequency_groups, score
+from crnn.score import frequency_groups
 from data.lines import Picture, StoredLines, open_lines
 from data.picture import natural_width, prepare
 
 CHUNK = 256
 """Lines held in memory and read at a time."""
-LISTED_CONFUSIONS = 50
 LISTED_MISTAKES = 12
 """Of each kind, for one model."""
 
@@ -109,36 +105,7 @@ class LineSet:
             yield [(line.picture, line.text or "", line.key) for line in lines]
 
 
-@dataclass(frozen=True)
-class LineResult:
-    """How one model read one line.
-
-    label, text: as they are compared: the label in the case the model's charset writes, both without case where
-        that was asked for.
-    covered: whether the charset holds all the label's characters; where not, the line cannot be read right.
-    """
-
-    key: str
-    label: str
-    text: str
-    confidence: float
-    covered: bool
-
-    @property
-    def right(self) -> bool:
-        return self.text == self.label
-
-    @property
-    def right36(self) -> bool | None:
-        """None where the label has nothing of 0-9 and a-z."""
-        folded = fold36(self.label)
-        return fold36(self.text) == folded if folded else None
-
-
 Reader = Recogniser | PeerRecogniser
-
-Lines = dict[str, list[LineResult]]
-"""Name of a set -> its lines as one model read them, in the set's order."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -190,7 +157,7 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
         "confidence": {
             name: sureness([line for own in lines.values() for line in own]) for name, lines in read.items()
         },
-        "results": [figures(read, model, s.name, groups, options.seed) for model in recognisers for s in sets],
+        "results": [set_figures(read, model, s.name, groups, options.seed) for model in recognisers for s in sets],
         "confusions": {name: list_confusions(lines) for name, lines in read.items()},
     }
     if options.readings:
@@ -333,10 +300,6 @@ def describe_model(name: str, recogniser: Reader) -> dict[str, Any]:
     }
 
 
-Groups = dict[Frequency, frozenset[str]]
-"""Characters by how frequent they are."""
-
-
 def character_groups(
     recognisers: dict[str, Reader], read: dict[str, Lines], case_blind: bool
 ) -> tuple[str | None, Groups]:
@@ -355,89 +318,6 @@ def character_groups(
             return name, frequency_groups(counts)
     first = next(iter(read.values()))
     return None, frequency_groups(Counter("".join(line.label for lines in first.values() for line in lines)))
-
-
-def by_frequency(lines: Sequence[LineResult], groups: Groups, seed: int) -> dict[str, Any]:
-    """How many of the labels' characters were read in their place, by group.
-
-    macro: mean over characters, each counting once. outside: characters that belong to no group.
-    """
-    whole = character_recall([line.text for line in lines], [line.label for line in lines])
-    each = [character_recall([line.text], [line.label]) for line in lines]
-    found: dict[str, Any] = {"macro": number(whole.macro)}
-    for name, characters in groups.items():
-        pairs = [(own.occurrences(characters), sum(own.read[c] for c in characters)) for own in each]
-        counting = [pair for pair in pairs if pair[0]]
-        found[name] = {
-            "characters": sum(whole.held[c] > 0 for c in characters),
-            "held": whole.occurrences(characters),
-            "read": number(whole.share(characters)),
-            "interval": share_interval(counting, seed) if counting else None,
-        }
-    found["outside"] = whole.held.total() - sum(found[name]["held"] for name in groups)
-    return found
-
-
-def sureness(lines: Sequence[LineResult]) -> dict[str, Any] | None:
-    """How sure and how right a model was; see benchmarks.confidence."""
-    return confidence_figures([line.confidence for line in lines], [line.right for line in lines])
-
-
-def share_interval(pairs: Sequence[tuple[int, int]], seed: int) -> tuple[float, float]:
-    """Interval of sum of read / sum of held over lines' (held, read), lines drawn with all their characters.
-
-    A ratio of two sums, so each line's value is its part in the ratio's change, to first order (linearisation).
-    """
-    held, right = np.array(pairs, np.float64).T
-    whole = right.sum() / held.sum()
-    return bootstrap_interval((whole + (right - whole * held) / held.mean()).tolist(), seed)
-
-
-def figures(read: dict[str, Lines], model: str, set_name: str, groups: Groups, seed: int) -> dict[str, Any]:
-    """Accuracy of one model on one set with intervals, and what differs from the first model, line by line.
-
-    same_text: lines that another model reads with the very same text.
-    """
-    lines = read[model][set_name]
-    sums = score([line.text for line in lines], [line.label for line in lines])
-    first = next(iter(read))
-    others = {name: read[name][set_name] for name in read if name != model}
-    return {
-        "model": model,
-        "set": set_name,
-        "lines": sums.lines,
-        "exact": sums.exact,
-        "exact_interval": bootstrap_interval([line.right for line in lines], seed),
-        "acc36": number(sums.acc36),
-        "acc36_interval": interval36(lines, seed),
-        "acc36_lines": sums.lines36,
-        "cer": number(sums.cer),
-        "characters": by_frequency(lines, groups, seed),
-        "uncovered_lines": sum(not line.covered for line in lines),
-        "difference": None if model == first else difference(lines, read[first][set_name], first, seed),
-        "same_text": {n: sum(a.text == b.text for a, b in zip(lines, o, strict=True)) for n, o in others.items()},
-    }
-
-
-def difference(lines: list[LineResult], first: list[LineResult], name: str, seed: int) -> dict[str, Any]:
-    """Exact accuracy less that of the first model; the interval is of paired lines, since both read the same."""
-    pairs = [a.right - b.right for a, b in zip(lines, first, strict=True)]
-    return {"to": name, "exact": float(np.mean(pairs)), "exact_interval": bootstrap_interval(pairs, seed)}
-
-
-def interval36(lines: list[LineResult], seed: int) -> tuple[float, float] | None:
-    counting = [line.right36 for line in lines if line.right36 is not None]
-    return bootstrap_interval(counting, seed) if counting else None
-
-
-def number(value: float) -> float | None:
-    """JSON has no nan."""
-    return None if np.isnan(value) else value
-
-
-def list_confusions(lines: Lines) -> list[dict[str, Any]]:
-    found = confusions((line.label, line.text) for own in lines.values() for line in own)
-    return [{"label": pair.label, "read": pair.read, "count": n} for pair, n in found[:LISTED_CONFUSIONS]]
 
 
 def worst_mistakes(sets: Sequence[LineSet], lines: Lines) -> dict[str, list[Mistake]]:
@@ -463,24 +343,6 @@ def worst_mistakes(sets: Sequence[LineSet], lines: Lines) -> dict[str, list[Mist
         ]
         for title, entries in chosen.items()
         if entries
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What figures of time depend on; nothing that names this machine."""
-    cpu_info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (cpu_info.read_text(errors="replace").splitlines() if cpu_info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "ai-edge-litert", "numpy")},
     }
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import machine
+from benchmarks.machine import machine
 from crnn.checkpoint import write_atomically
 from crnn.commands import run_path
 

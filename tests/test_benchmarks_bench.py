@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.bench import BenchOptions, LineResult, bench, distinct, main, share_interval
+from benchmarks.bench import BenchOptions, bench, distinct, main
 from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from data.lines import Picture
@@ -170,19 +170,6 @@ def test_without_case_both_cases_of_a_character_are_one(colour_reader: Path, col
     assert found["characters"]["colours.onnx"]["many"]["held"] == 10
 
 
-def test_the_interval_of_a_share_is_that_of_drawing_lines_with_all_their_characters() -> None:
-    generator = np.random.default_rng(0)
-    held = generator.integers(1, 6, 400)
-    pairs = [(int(n), int(generator.binomial(n, 0.7))) for n in held]
-    drawn = generator.integers(0, 400, (4000, 400))
-    read = np.array([r for _, r in pairs])
-    shares = read[drawn].sum(1) / held[drawn].sum(1)
-    low, high = share_interval(pairs, 0)
-    assert low == pytest.approx(np.quantile(shares, 0.025), abs=0.004)
-    assert high == pytest.approx(np.quantile(shares, 0.975), abs=0.004)
-    assert share_interval([(2, 2), (3, 3)], 0) == (1.0, 1.0)
-
-
 def test_times_are_of_single_lines_and_in_order(results: dict[str, Any]) -> None:
     latency = results["models"][0]["latency"]
     assert 0 < latency["p50_ms"] <= latency["p95_ms"]
@@ -293,11 +280,6 @@ def test_two_files_of_one_name_are_told_apart_by_their_path() -> None:
 def test_a_number_below_one_is_refused_by_its_flag(flag: str) -> None:
     with pytest.raises(ValueError, match=f"--{flag.replace('_', '-')} is 0"):
         BenchOptions((Path("s.pt"),), (Path("a.zip"),), **{flag: 0})  # type: ignore[arg-type]
-
-
-def test_a_line_without_letters_or_digits_does_not_count_in_acc36() -> None:
-    assert LineResult("key", "...", "..", 1.0, True).right36 is None
-    assert LineResult("key", "A.", "a", 1.0, True).right36 is True
 
 
 def test_every_export_format_can_be_compared(
