@@ -81,7 +81,7 @@ ARMS = {
 
 
 ORDER = (
-    "five", "five-plain", "fifty", "lines_de", "fifty-plain", "five-no-rehearsal", "five-no-anchor", "lines_grc",
+    "five", "five-plain", "fifty", "lines_de", "lines_grc", "fifty-plain", "five-no-rehearsal", "five-no-anchor",
     "five-frozen",
 )  # fmt: skip
 """Arms and real sets, the more telling ones first."""
