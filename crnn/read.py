@@ -19,7 +19,7 @@ from crnn.ctc import Lexicon, Reading
 from crnn.page import is_page
 from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans
 from data.lines import Picture
-from data.picture import decode_picture
+from data.picture import as_shown, decode_picture
 from data.picture_files import PictureFiles
 
 PROG = "crnn read"
@@ -32,7 +32,7 @@ class ReadOptions:
     """What `crnn read` takes."""
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES|FOLDER")]
-    """Pictures of one line of text each; of a folder or zip, every picture in it."""
+    """Pictures of one line of text each, turned as their EXIF data says; of a folder or zip, every picture in it."""
     model: Path | None = None
     """A checkpoint (.pt) or an exported file (.onnx, .tflite); left out: the default student that comes with
     the package (crnn info lists what there is)."""
@@ -180,8 +180,9 @@ def readings(
 
 
 def line_picture(file: Found) -> Picture:
-    """The decoded picture; ValueError or OSError where there is none, or it is plainly a page."""
-    picture = decode_picture(file.read(), file.path)
+    """The decoded picture as viewers show it; ValueError or OSError where there is none, or it is plainly a page."""
+    encoded = file.read()
+    picture = as_shown(decode_picture(encoded, file.path), encoded)
     if is_page(picture):
         height, width = picture.shape[:2]
         raise ValueError(

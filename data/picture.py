@@ -17,6 +17,11 @@ from data.lines import Picture
 # Without a list Pillow imports every plugin it has, some of them slow.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
 
+ORIENTATIONS = {
+    2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)
+}  # fmt: skip
+"""EXIF orientation -> quarters to turn counter-clockwise, and whether to mirror left and right after that."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -174,6 +179,26 @@ def decode_whole(encoded: bytes | memoryview, key: str) -> Picture:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{key} does not decode whole ({error}); replace or remove it") from error
     return picture
+
+
+def as_shown(picture: Picture, encoded: bytes) -> Picture:
+    """What decode_picture made of encoded, turned and mirrored as its EXIF orientation says: how viewers show a photo.
+
+    The tag is Orientation of CIPA DC-008 (Exif 2.32), 4.6.4; a picture without it, or with a broken one, stays.
+    """
+    if not any(mark in encoded for mark in (b"Exif", b"eXIf", b"EXIF")):  # of JPEG, PNG and WebP
+        return picture
+    from PIL import ExifTags, Image  # only for pictures that need it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF data that is cut off
+            exif = Image.open(io.BytesIO(encoded), formats=FORMATS).getexif()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return picture
+    quarters, mirrored = ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1), (0, False))
+    shown = np.rot90(picture, quarters)
+    return np.ascontiguousarray(shown[:, ::-1] if mirrored else shown)
 
 
 def picture_size(encoded: bytes | memoryview, key: str) -> tuple[int, int]:

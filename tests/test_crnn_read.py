@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from crnn.commands import run_command
 from crnn.drawing import bounds, draw_reading, shown
@@ -75,6 +76,16 @@ def test_a_folder_is_read_whole_in_the_order_of_names(
         [f"{folder}/b.png", "b"],
         [f"{folder}/c.png", "c"],
     ]
+
+
+def test_a_photo_is_read_as_viewers_show_it(
+    read: Read, paint: Paint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
+    Image.fromarray(np.rot90(paint("abcb"))).save(tmp_path / "photo.png", exif=exif)
+    assert read(tmp_path / "photo.png") == 0
+    assert capsys.readouterr().out.split("\t")[1] == "abcb"
 
 
 def test_a_zip_is_read_like_a_folder(

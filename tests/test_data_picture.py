@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
 
 from data.lines import Picture
 from data.picture import (
     InputSpec,
+    as_shown,
     decode_picture,
     decode_shared,
     natural_width,
@@ -207,6 +210,28 @@ def test_what_does_not_decode_is_named_with_its_size(encoded: bytes) -> None:
 def test_the_size_in_the_header_is_that_of_the_decoded_picture(suffix: str) -> None:
     encoded = cv2.imencode(suffix, noise(21, 34))[1].tobytes()
     assert picture_size(encoded, "x") == decode_picture(encoded, "x").shape[:2] == (21, 34)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_picture_as_shown_is_turned_and_mirrored_as_its_exif_data_says(orientation: int, suffix: str) -> None:
+    smooth = cv2.GaussianBlur(noise(16, 40), (0, 0), 5)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.fromarray(smooth).save(file, {"jpg": "JPEG"}.get(suffix, suffix), exif=exif, lossless=True)
+    encoded = file.getvalue()
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    shown = as_shown(decode_picture(encoded, "x"), encoded)
+    assert np.abs(shown.astype(int) - np.asarray(expected)).max() <= 3  # two decoders
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_a_picture_whose_exif_data_is_broken_is_shown_as_stored(exif: bytes) -> None:
+    encoded = cv2.imencode(".jpg", noise(16, 40))[1].tobytes()
+    encoded = encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
+    picture = decode_picture(encoded, "x")
+    assert np.array_equal(as_shown(picture, encoded), picture)
 
 
 def test_a_rotation_in_the_exif_data_is_applied_neither_to_the_size_nor_to_the_picture() -> None:
