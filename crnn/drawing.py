@@ -18,6 +18,8 @@ from data.lines import Picture
 
 LEAST_HEIGHT = 96
 """Pixels: a lower picture is enlarged by a whole number, so that the bounds are seen."""
+MOST_WIDTH = 16_384
+"""Pixels to which one is enlarged at most."""
 FONT_PIXELS = 32
 MARGIN = 8
 BOUNDS, TEXT, NOTE, PAPER = (220, 30, 60), (0, 0, 0), (110, 110, 110), (255, 255, 255)
@@ -33,7 +35,7 @@ def write_drawing(path: Path, picture: Picture, reading: Reading, spans: list[tu
 def draw_reading(picture: Picture, reading: Reading, spans: list[tuple[float, float]]) -> Image.Image:
     """The picture, enlarged, with bounds between its characters; below it the text and the confidence."""
     height, width = picture.shape[:2]
-    factor = max(1, -(-LEAST_HEIGHT // height))
+    factor = max(1, min(-(-LEAST_HEIGHT // height), MOST_WIDTH // width))
     text, note = shown(reading.text), f"{reading.confidence:.3f}"
     font, small = font_of(FONT_PIXELS), font_of(FONT_PIXELS // 2)
     across = max(width * factor, round(font.getlength(text)), round(small.getlength(note)))

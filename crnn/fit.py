@@ -205,9 +205,14 @@ def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: Input
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not float32
                 log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
             if spec.narrow == "margins":
-                sizes = [lines[i].picture.shape[:2] for i in some]
-                shown = [shown_columns(height, width, spec, model.sizes.pixels_per_column) for height, width in sizes]
-                log_probs = np.stack([blank_outside(line, *own) for line, own in zip(log_probs, shown, strict=True)])
+                own = model.sizes
+                shown = [
+                    shown_columns(height, width, spec, own.pixels_per_column, own.extra_columns)
+                    for height, width in (lines[i].picture.shape[:2] for i in some)
+                ]
+                log_probs = np.stack(
+                    [blank_outside(line, *columns) for line, columns in zip(log_probs, shown, strict=True)]
+                )
             readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
     model.train(training)
     return [readings[i] for i in range(len(lines))]

@@ -19,10 +19,11 @@ from crnn.ctc import Lexicon, Reading
 from crnn.page import is_page
 from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans
 from data.lines import Picture
-from data.picture import as_shown, decode_picture
+from data.picture import decode_as_shown
 from data.picture_files import PictureFiles
 
 PROG = "crnn read"
+BEAM = 16
 BATCHES_AT_ONCE = 8
 """Pictures of so many batches are open together, so that lines of one width find each other."""
 
@@ -42,8 +43,8 @@ class ReadOptions:
     """A folder for the pictures with their text and the bounds of its characters drawn on."""
     decoder: Literal["greedy", "beam"] = "greedy"
     """Take the best class of every column, or search for the most probable text."""
-    beam: int = 16
-    """How many texts the beam search keeps in view."""
+    beam: int | None = None
+    """How many texts the beam search keeps in view; left out: 16."""
     lexicon: Path | None = None
     """A file of words, one a line, for the beam search: only these are read, with single spaces between."""
     min_confidence: float = 0.0
@@ -56,8 +57,9 @@ class ReadOptions:
     """cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
-        if self.lexicon is not None and self.decoder != "beam":
-            raise ValueError("--lexicon is for the beam search; add --decoder beam")
+        for name, given in (("lexicon", self.lexicon), ("beam", self.beam)):
+            if given is not None and self.decoder != "beam":
+                raise ValueError(f"--{name} is for the beam search; add --decoder beam")
         for name, value in (("batch", self.batch), ("beam", self.beam), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; give at least 1")
@@ -67,11 +69,15 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture file. path: as it is printed. name: below the folder it was found in. read: gives its bytes."""
+    """A picture file.
+
+    path: as it is printed. name: below the folder it was found in. read: gives its bytes. file: None within a zip.
+    """
 
     path: str
     name: str
     read: Callable[[], bytes]
+    file: Path | None
 
 
 def main(argv: list[str]) -> int:
@@ -81,8 +87,11 @@ def main(argv: list[str]) -> int:
         raise ValueError("no picture was given; give files or folders")
     recogniser = opened_recogniser(options)
     complaints = Complaints()
+    files = found_files(options.inputs, complaints)
+    if options.draw is not None:
+        refuse_drawing_over(files, options.draw)
     count, unsure, entries, taken = 0, 0, [], set[Path]()
-    for file, picture, reading in readings(found_files(options.inputs, complaints), recogniser, options, complaints):
+    for file, picture, reading in readings(files, recogniser, options, complaints):
         count += 1
         if reading.confidence < options.min_confidence:
             unsure += 1
@@ -120,7 +129,7 @@ def opened_recogniser(options: ReadOptions) -> Recogniser:
     recogniser = load(options.model, options.threads, options.device)
     if options.decoder == "beam":
         lexicon = None if options.lexicon is None else opened_lexicon(options.lexicon, recogniser)
-        recogniser.decoder = beam_decoder(options.beam, lexicon)
+        recogniser.decoder = beam_decoder(options.beam or BEAM, lexicon)
     return recogniser
 
 
@@ -146,17 +155,29 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
     found = []
     for path in inputs:
         if not path.is_dir() and path.suffix.lower() != ".zip":
-            found.append(Found(str(path), path.name, path.read_bytes))
+            found.append(Found(str(path), path.name, path.read_bytes, path))
             continue
         try:
             files = PictureFiles(path)
             names = files.pictures()
             if not names:
                 raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
-            found += [Found(files.key(name), name, partial(files.read, name)) for name in names]
+            folder = path if path.is_dir() else None
+            found += [
+                Found(files.key(name), name, partial(files.read, name), folder and folder / name) for name in names
+            ]
         except (OSError, ValueError) as error:
             complaints.add(error)
     return found
+
+
+def refuse_drawing_over(files: list[Found], folder: Path) -> None:
+    """ValueError where a drawing in this folder would take the place of a picture that is read."""
+    taken = set[Path]()
+    drawings = {(folder / free_name(file.name, taken)).resolve() for file in files}
+    for file in files:
+        if file.file is not None and file.file.resolve() in drawings:
+            raise ValueError(f"--draw {folder} would write over {file.path}; give the drawings a folder of their own")
 
 
 def readings(
@@ -181,8 +202,7 @@ def readings(
 
 def line_picture(file: Found) -> Picture:
     """The decoded picture as viewers show it; ValueError or OSError where there is none, or it is plainly a page."""
-    encoded = file.read()
-    picture = as_shown(decode_picture(encoded, file.path), encoded)
+    picture = decode_as_shown(file.read(), file.path)
     if is_page(picture):
         height, width = picture.shape[:2]
         raise ValueError(

@@ -81,7 +81,10 @@ def without_margins(log_probs: LogProbs, sizes: Sequence[tuple[int, int]], info:
     """(N, T, K) with the blank wherever a line shows margin alone. sizes: (height, width) of the N pictures."""
     if info.input_spec.narrow != "margins":
         return log_probs
-    columns = [shown_columns(height, width, info.input_spec, info.pixels_per_column) for height, width in sizes]
+    columns = [
+        shown_columns(height, width, info.input_spec, info.pixels_per_column, info.sizes.extra_columns)
+        for height, width in sizes
+    ]
     return np.stack([blank_outside(line, *own) for line, own in zip(log_probs, columns, strict=True)])
 
 

@@ -21,6 +21,9 @@ ORIENTATIONS = {
     2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)
 }  # fmt: skip
 """EXIF orientation -> quarters to turn counter-clockwise, and whether to mirror left and right after that."""
+EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
+"""Of JPEG, PNG and WebP."""
+TIFF_MARKS = (b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True)
@@ -181,13 +184,14 @@ def decode_whole(encoded: bytes | memoryview, key: str) -> Picture:
     return picture
 
 
-def as_shown(picture: Picture, encoded: bytes) -> Picture:
-    """What decode_picture made of encoded, turned and mirrored as its EXIF orientation says: how viewers show a photo.
+def decode_as_shown(encoded: bytes, key: str) -> Picture:
+    """decode_picture, then turned and mirrored as the EXIF orientation says: a photo as viewers show it.
 
     The tag is Orientation of CIPA DC-008 (Exif 2.32), 4.6.4; a picture without it, or with a broken one, stays.
     """
-    if not any(mark in encoded for mark in (b"Exif", b"eXIf", b"EXIF")):  # of JPEG, PNG and WebP
-        return picture
+    picture = decode_picture(encoded, key)
+    if encoded[:4] in TIFF_MARKS or not any(mark in encoded for mark in EXIF_MARKS):
+        return picture  # a TIFF's orientation is a tag of its own, which OpenCV applies
     from PIL import ExifTags, Image  # only for pictures that need it
 
     try:
@@ -202,7 +206,7 @@ def as_shown(picture: Picture, encoded: bytes) -> Picture:
 
 
 def picture_size(encoded: bytes | memoryview, key: str) -> tuple[int, int]:
-    """(height, width) in pixels as stored, which is what decode_picture gives: EXIF rotation is not applied.
+    """(height, width) in pixels as decode_picture gives it: a TIFF's orientation is applied, that of EXIF data is not.
 
     A few microseconds for a JPEG, about 0.03 ms else. Raises ValueError naming key where the header is none of FORMATS.
     """
@@ -264,16 +268,23 @@ def missing_margin(height: int, width: int, spec: InputSpec) -> int:
     return max(0, round(spec.min_width * height / spec.height) - width)
 
 
-def shown_columns(height: int, width: int, spec: InputSpec, pixels_per_column: int) -> tuple[int, int]:
+def shown_columns(
+    height: int, width: int, spec: InputSpec, pixels_per_column: int, extra_columns: int = 0
+) -> tuple[int, int]:
     """First of the output's columns in which a picture of this size is seen, and the one after the last.
 
-    The others show margin alone: what a model reads there is not in the picture.
+    The others show margin alone: what a model reads there is not in the picture. Of columns beyond width /
+    pixels_per_column half lie before the input and half behind it (crnn.checkpoint.CrnnSizes).
     """
     prepared, margin = natural_width(height, width, spec), missing_margin(height, width, spec)
-    whole = (width + margin) * pixels_per_column
-    first = margin // 2 * prepared // whole
-    end = -(-(margin // 2 + width) * prepared // whole)
-    return first, min(end, prepared // pixels_per_column)
+    columns = prepared // pixels_per_column + extra_columns
+    if not margin:
+        return 0, columns
+    whole = 2 * (width + margin) * pixels_per_column
+    shift = extra_columns * whole // 2
+    first = (margin // 2 * 2 * prepared + shift) // whole
+    end = -(-((margin // 2 + width) * 2 * prepared + shift) // whole)
+    return first, min(end, columns)
 
 
 def with_margins(picture: Picture, total: int) -> Picture:

@@ -153,7 +153,7 @@ class ExportJob:
     @cached_property
     def calibration(self) -> tuple[Expected, ...]:
         """The calibration lines as the network reads them."""
-        return expect(self.network, self.lines.calibration, self.info.charset, self.info.input_spec)
+        return self._expect(self.lines.calibration, self.info.input_spec)
 
     @cached_property
     def ranges(self) -> dict[str, Range]:
@@ -172,8 +172,12 @@ class ExportJob:
     def expected(self, spec: InputSpec) -> tuple[Expected, ...]:
         """The lines of the check as the network reads them under a spec."""
         if spec not in self._expected:
-            self._expected[spec] = expect(self.network, self.lines.check, self.info.charset, spec)
+            self._expected[spec] = self._expect(self.lines.check, spec)
         return self._expected[spec]
+
+    def _expect(self, lines: Sequence[Line], spec: InputSpec) -> tuple[Expected, ...]:
+        info = self.info
+        return expect(self.network, lines, info.charset, spec, info.pixels_per_column, info.sizes.extra_columns)
 
     def rounding(self, expected: Sequence[Expected]) -> float:
         """The largest difference of the network in float32 from itself in float64: what float32 leaves open."""

@@ -167,11 +167,13 @@ def reads_enough(expected: Sequence[Expected]) -> bool:
 
 
 def expect(
-    network: Callable[[Batch], Batch], lines: Sequence[Line], charset: Charset, spec: InputSpec
-) -> tuple[Expected, ...]:
+    network: Callable[[Batch], Batch], lines: Sequence[Line], charset: Charset, spec: InputSpec,
+    pixels_per_column: int = 4, extra_columns: int = 0,
+) -> tuple[Expected, ...]:  # fmt: skip
     """The lines as the network reads them, in the order in which files will: widths grow, then shrink.
 
-    Besides each line at its own width some are brought to each of WIDTHS, within the spec's bounds.
+    Besides each line at its own width some are brought to each of WIDTHS, within the spec's bounds. pixels_per_column,
+    extra_columns: of the network.
     """
     multiple = spec.width_multiple
     bounded = {min(max(round(w / multiple) * multiple, spec.min_width), spec.max_width) for w in WIDTHS}
@@ -184,9 +186,10 @@ def expect(
     for line, width, compared in up_and_down:
         picture = prepare(line.picture, spec, None if compared else width)[None]
         log_probs = network(picture)
-        per_column = picture.shape[-1] // log_probs.shape[1]
-        height, own_width = line.picture.shape[:2]
-        shown = shown_columns(height, own_width, spec, per_column) if compared else (0, log_probs.shape[1])
+        shown = (0, log_probs.shape[1])
+        if compared:
+            height, own_width = line.picture.shape[:2]
+            shown = shown_columns(height, own_width, spec, pixels_per_column, extra_columns)
         label = None if line.text is None else charset.normalise(line.text)
         text = greedy(blank_outside(log_probs[0], *shown), charset).text
         expected.append(Expected(picture, log_probs, shown, text, label, compared))

@@ -77,6 +77,7 @@ def picture_vectors() -> dict[str, Any]:
                 "natural_width": natural_width(height, width, spec),
                 "margin": missing_margin(height, width, spec),
                 "shown_columns": list(shown_columns(height, width, spec, PIXELS_PER_COLUMN)),
+                "shown_columns_with_one_extra": list(shown_columns(height, width, spec, PIXELS_PER_COLUMN, 1)),
             }
             for height, width, spec in picture_sizes()
         ],

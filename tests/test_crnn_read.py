@@ -15,6 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from crnn.commands import run_command
+from crnn.ctc import Reading, Span
 from crnn.drawing import bounds, draw_reading, shown
 from crnn.info import main as info_main
 from crnn.page import is_page, text_bands
@@ -270,6 +271,32 @@ def test_drawings_get_a_name_each_and_show_picture_and_bounds(
     assert drawn is not None
     assert drawn.shape[0] > 96
     assert (drawn[20] == (60, 30, 220)).all(axis=1).sum() == 4  # BGR: left of a, a|b, b|c, right of c
+
+
+@pytest.mark.parametrize("folder", [".", "sub/.."])
+def test_a_drawing_never_takes_the_place_of_a_picture(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    picture = painted("photo.png", "ab")
+    painted("sub/other.png", "ab")
+    before = picture.read_bytes()
+    for given in (picture, picture.parent):
+        assert read(given, "--draw", picture.parent / folder) == 1
+        assert "would write over" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_very_flat_picture_is_not_enlarged_beyond_bounds() -> None:
+    flat = np.zeros((1, 9000, 3), np.uint8)
+    assert draw_reading(flat, Reading("a", 1.0, (Span(0, 1),), (1.0,)), [(0.0, 4.0)]).width < 17_000
+
+
+@pytest.mark.parametrize("flag", [("--beam", "4"), ("--lexicon", "words.txt")])
+def test_what_only_the_beam_search_takes_is_refused_without_it(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str], flag: tuple[str, str]
+) -> None:
+    assert read(painted("one.png", "ab"), *flag) == 1
+    assert f"{flag[0]} is for the beam search; add --decoder beam" in capsys.readouterr().err
 
 
 def test_bounds_lie_half_way_between_characters() -> None:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from data.lines import Picture
 from data.picture import (
     InputSpec,
-    as_shown,
+    decode_as_shown,
     decode_picture,
     decode_shared,
     natural_width,
@@ -222,7 +222,7 @@ def test_a_picture_as_shown_is_turned_and_mirrored_as_its_exif_data_says(orienta
     Image.fromarray(smooth).save(file, {"jpg": "JPEG"}.get(suffix, suffix), exif=exif, lossless=True)
     encoded = file.getvalue()
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-    shown = as_shown(decode_picture(encoded, "x"), encoded)
+    shown = decode_as_shown(encoded, "x")
     assert np.abs(shown.astype(int) - np.asarray(expected)).max() <= 3  # two decoders
 
 
@@ -230,8 +230,19 @@ def test_a_picture_as_shown_is_turned_and_mirrored_as_its_exif_data_says(orienta
 def test_a_picture_whose_exif_data_is_broken_is_shown_as_stored(exif: bytes) -> None:
     encoded = cv2.imencode(".jpg", noise(16, 40))[1].tobytes()
     encoded = encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
-    picture = decode_picture(encoded, "x")
-    assert np.array_equal(as_shown(picture, encoded), picture)
+    assert np.array_equal(decode_as_shown(encoded, "x"), decode_picture(encoded, "x"))
+
+
+@pytest.mark.parametrize("software", ["a scanner", "ExifTool"])
+def test_a_tiff_is_turned_once(software: str) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation], tags[ExifTags.Base.Software] = 6, software
+    file = io.BytesIO()
+    Image.fromarray(noise(16, 40)).save(file, "TIFF", exif=tags)
+    encoded = file.getvalue()
+    turned = np.rot90(noise(16, 40), -1)
+    assert np.array_equal(decode_as_shown(encoded, "x"), turned)
+    assert picture_size(encoded, "x") == decode_picture(encoded, "x").shape[:2] == (40, 16)
 
 
 def test_a_rotation_in_the_exif_data_is_applied_neither_to_the_size_nor_to_the_picture() -> None:
@@ -254,6 +265,14 @@ def test_the_columns_of_margins_are_not_those_of_the_picture() -> None:
     assert shown_columns(32, 78, fixed, 4) == (10, 30)  # columns that are seen in part are seen
     assert shown_columns(64, 600, fixed, 4) == (0, 40)
     assert shown_columns(32, 20, InputSpec(), 4) == (0, 8)
+
+
+def test_columns_beyond_the_width_lie_half_before_the_picture_and_half_behind() -> None:
+    fixed = InputSpec(min_width=160, max_width=160, narrow="margins")
+    assert shown_columns(32, 160, fixed, 4, 1) == (0, 41)
+    assert shown_columns(32, 80, fixed, 4, 1) == (10, 31)  # column 10 is half of it before the picture
+    assert shown_columns(32, 78, fixed, 4, 1) == (10, 31)
+    assert shown_columns(32, 20, InputSpec(), 4, 1) == (0, 9)
 
 
 def jpeg(pixels: NDArray[Any]) -> bytes:

@@ -78,6 +78,7 @@ def test_our_code_gives_every_size_the_width_and_the_margin_of_the_vectors() -> 
         size, spec = (case["height"], case["width"]), InputSpec.from_json(case["input_spec"])
         assert (natural_width(*size, spec), missing_margin(*size, spec)) == (case["natural_width"], case["margin"])
         assert list(shown_columns(*size, spec, 4)) == case["shown_columns"]
+        assert list(shown_columns(*size, spec, 4, 1)) == case["shown_columns_with_one_extra"]
 
 
 @every_reading
@@ -142,7 +143,8 @@ def test_the_document_suffices_to_find_every_width_and_margin() -> None:
     for case in PICTURES["widths"]:
         given = widths_as_written(case["height"], case["width"], case["input_spec"])
         assert given == (case["natural_width"], case["margin"])
-        assert columns_as_written(case["width"], *given) == case["shown_columns"]
+        assert columns_as_written(case["width"], *given, 0) == case["shown_columns"]
+        assert columns_as_written(case["width"], *given, 1) == case["shown_columns_with_one_extra"]
 
 
 @every_reading
@@ -298,11 +300,13 @@ def widths_as_written(height: int, width: int, spec: Json) -> tuple[int, int]:
     return natural, max(0, rint(spec["min_width"] * height / spec["height"]) - width)
 
 
-def columns_as_written(width: int, natural: int, total: int) -> list[int]:
+def columns_as_written(width: int, natural: int, total: int, extra: int) -> list[int]:
     """Section 9: first and end of the columns that are read, 4 pixels a column."""
-    whole = (width + total) * 4
-    end = math.ceil(Fraction((total // 2 + width) * natural, whole))
-    return [total // 2 * natural // whole, min(end, natural // 4)]
+    if not total:
+        return [0, natural // 4 + extra]
+    whole, shift, left = 2 * (width + total) * 4, extra * (width + total) * 4, total // 2
+    end = math.ceil(Fraction(2 * (left + width) * natural + shift, whole))
+    return [(2 * left * natural + shift) // whole, min(end, natural // 4 + extra)]
 
 
 def resized_as_written(picture: NDArray[np.uint8], spec: Json) -> NDArray[np.uint8]:
