@@ -181,7 +181,7 @@ def open_sets(paths: Sequence[Path], limit: int, seed: int) -> list[LineSet]:
     sets = []
     for name, path in zip(distinct(paths, [p.stem for p in paths]), paths, strict=True):
         source = open_lines(path)
-        labelled = [i for i, text in enumerate(source.texts()) if text is not None]
+        labelled = [i for i, text in enumerate(source.texts()) if text]
         if not labelled:
             raise ValueError(f"{path} has {len(source)} lines, but no labels to score by; give labelled lines")
         chosen = np.random.default_rng(seed).permutation(labelled)[: limit or None]

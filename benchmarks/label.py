@@ -20,9 +20,10 @@ from crnn.commands import parse_options, sentence, write_run
 from crnn.ctc import Reading
 from crnn.data_export import named_as_files
 from crnn.progress import with_progress
+from crnn.read import escaped
 from crnn.recogniser import Recogniser, load
 from data.importers.rows import is_inside
-from data.lines import StoredLines, open_lines
+from data.lines import StoredLines, line_name, open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.picture_files import is_picture_name
 from data.tsv_files import write_tsv
@@ -155,7 +156,7 @@ def labelled(
 def worth_keeping(entry: Entry, reading: Reading, least: float, told: Told) -> str | None:
     """The label of a line, or None where it is left out; told is brought up to date."""
     text = " ".join(reading.text.split())
-    told.rows.append(f"{entry.key}\t{text}\t{reading.confidence:.4f}\n")
+    told.rows.append(f"{escaped(entry.key)}\t{text}\t{reading.confidence:.4f}\n")
     if not text:
         told.empty += 1
     elif reading.confidence < least:
@@ -168,13 +169,17 @@ def worth_keeping(entry: Entry, reading: Reading, least: float, told: Told) -> s
 
 def have_file_names(source: StoredLines) -> bool:
     """Whether every line is called as a picture below a folder can be, and no two the same."""
-    names = [source.entry(index).key for index in range(len(source))]
+    keys = source.keys()
+    names = [line_name(key, source.path) for key in keys]
     return len(set(names)) == len(names) and all(is_picture_name(name) and is_inside(name) for name in names)
 
 
 def write_rows(path: Path, entries: Iterator[Entry]) -> None:
     """name<TAB>text of every line, with a third column for groups where one has any; ValueError where there is none."""
     rows = [(entry.key, entry.text or "", entry.group) for entry in entries]
+    unfit = next((name for name, _, _ in rows if any(mark in name for mark in "\t\n\r")), None)
+    if unfit is not None:
+        raise ValueError(f"TSV cannot hold the name {unfit!r}; rename the file, or give --out NAME.lmdb")
     if not rows:
         raise ValueError(f"there are no lines to write to {path}; lower --min-confidence or check the source")
     grouped = any(group is not None for _, _, group in rows)

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -241,6 +241,13 @@ def write_run(out: Path, command: str, options: Any, result: dict[str, Any] | No
     content = {"command": command, "options": dataclasses.asdict(options), "result": result}
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n"
     write_atomically(run_path(out), lambda file: file.write(text.encode()) and None)
+
+
+def refuse_writing_over(out: Path, sources: Iterable[Path | str], flag: str = "--out") -> None:
+    """ValueError where out is one of the sources, whose only copy would be replaced by a part of it."""
+    for source in sources:
+        if out.resolve() == Path(source).resolve():
+            raise ValueError(f"{flag} {out} is what is read here; give what is written another name")
 
 
 def same_run(options: Any) -> str:

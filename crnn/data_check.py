@@ -19,7 +19,7 @@ import tyro
 
 from crnn.charset import Case, Charset, normalise
 from crnn.checkpoint import write_atomically
-from crnn.commands import parse_options, sentence, write_run
+from crnn.commands import parse_options, refuse_writing_over, sentence, write_run
 from crnn.progress import with_progress
 from crnn.recogniser import Recogniser, load
 from data.check import KINDS, Finding, Rules, Tally, named, pair_kind
@@ -98,6 +98,8 @@ class Checked:
 def main(argv: list[str]) -> int:
     """0 where nothing is wrong, 1 where an error was found; remarks leave it 0."""
     options = parse_options(CheckOptions, argv, "crnn data check", "Tell what is wrong with sets of lines.")
+    if options.fix is not None:
+        refuse_writing_over(options.fix, [*options.sources, *options.against], "--fix")
     sources, against = ([open_lines(name) for name in names] for names in (options.sources, options.against))
     recogniser = load(options.model, options.threads, options.device) if options.model is not None else None
     checked = check(sources, against, options, recogniser)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from crnn.commands import parse_options, write_run
+from crnn.commands import parse_options, refuse_writing_over, write_run
 from crnn.progress import with_progress
 from data.importers.formats import Format, open_set
 from data.importers.rows import Label, LineSet, count_names, is_inside
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
     options = parse_options(
         ExportOptions, argv, "crnn data export", "Write a set of lines as pictures with labels.tsv, or as an LMDB."
     )
+    refuse_writing_over(options.out, [options.source])
     lines = open_set(options.source, None, options.format, options.unlabelled)
     total = lines.survey().rows
     if options.out.suffix.lower() == ".lmdb":

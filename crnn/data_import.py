@@ -19,7 +19,7 @@ from typing import Annotated
 import tyro
 
 from crnn.charset import Case, Charset, normalise
-from crnn.commands import parse_options, write_run
+from crnn.commands import parse_options, refuse_writing_over, write_run
 from crnn.progress import with_progress
 from data.importers.formats import Format, open_set
 from data.importers.rows import LineSet
@@ -83,6 +83,9 @@ def main(argv: list[str]) -> int:
     options = parse_options(
         ImportOptions, argv, "crnn data import", "Store labelled pictures of other programs' formats in an LMDB."
     )
+    given = [place for place in (options.source, options.labels, options.pictures) if place is not None]
+    for out in (options.out, options.held_out_path):
+        refuse_writing_over(out, given)
     lines = find_lines(options)
     screening = screening_of(options)
     survey = lines.survey()

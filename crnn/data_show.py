@@ -101,7 +101,10 @@ def chosen(options: ShowOptions) -> tuple[LineSource, list[int], str]:
     stored = open_lines(options.source)
     if options.keys is None:
         return stored, some(range(len(stored)), options), f"of {len(stored)} lines"
-    wanted = [row for row in options.keys.read_text(encoding="utf-8-sig").splitlines() if row]
+    try:
+        wanted = [row for row in options.keys.read_text(encoding="utf-8-sig").splitlines() if row]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{options.keys} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     numbers = numbers_of(stored, wanted, str(options.keys))
     return stored, some(numbers, options), f"of {len(numbers)} lines of {options.keys}"
 
@@ -168,8 +171,9 @@ def opened(source: LineSource, index: int, path: str) -> Line:
 
 def write_sheet(options: ShowOptions, shown: Sequence[Shown], title: str, subtitle: str) -> None:
     if options.out.suffix.lower() == ".html":
-        page = contact_page([s.line for s in shown], [s.note for s in shown], title, subtitle).encode()
-        write_atomically(options.out, lambda file: file.write(page) and None)
+        page = contact_page([s.line for s in shown], [s.note for s in shown], title, subtitle)
+        encoded = page.encode(errors="backslashreplace")  # a file's name need not be UTF-8
+        write_atomically(options.out, lambda file: file.write(encoded) and None)
         return
     lines = [replace(line, key=f"{line.key}  {note}" if note else line.key) for line, note in shown]
     sheet = contact_sheet(lines, title, subtitle, options.columns_drawn)

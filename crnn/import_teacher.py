@@ -139,6 +139,15 @@ def import_teacher(options: ImportOptions, command: str) -> Checkpoint:
     return made
 
 
+NEEDED = {
+    "SequenceModeling.0.rnn.weight_hh_l0": 2,
+    "SequenceModeling.0.linear.weight": 2,
+    "Prediction.weight": 2,
+    "Prediction.bias": 1,
+}
+"""Weights that tell sizes -> their axes."""
+
+
 def foreign_weights(path: Path) -> dict[str, Tensor]:
     """The weights without DataParallel's "module."; ValueError where they are of another architecture."""
     try:
@@ -156,11 +165,11 @@ def foreign_weights(path: Path) -> dict[str, Tensor]:
     ):
         if any(name.startswith(prefix) for name in weights):
             raise ValueError(f"{path} has {what}; only None-VGG-BiLSTM-CTC and None-ResNet-BiLSTM-CTC can be imported")
-    for name in ("SequenceModeling.0.rnn.weight_hh_l0", "Prediction.weight", "Prediction.bias"):
-        if not hasattr(weights.get(name), "shape"):
+    for name, axes in NEEDED.items():
+        if getattr(weights.get(name), "ndim", None) != axes:
             raise ValueError(
-                f"{path} has no {name}, so it is no state_dict of a None-VGG-BiLSTM-CTC or None-ResNet-BiLSTM-CTC "
-                f"(it has {', '.join(list(weights)[:3]) or 'nothing'}); give one of these"
+                f"{path} has no {name} of {axes} axes, so it is no state_dict of a None-VGG-BiLSTM-CTC or "
+                f"None-ResNet-BiLSTM-CTC (it has {', '.join(list(weights)[:3]) or 'nothing'}); give one of these"
             )
     return weights
 

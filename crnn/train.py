@@ -24,6 +24,7 @@ from crnn.commands import FitOptions, same_run, write_run
 from crnn.fit import Save, evaluate, fit
 from crnn.model import Crnn, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
+from crnn.runtimes.torch_runtime import available_device
 from crnn.score import Score
 from data.batches import ENDLESS, Batching, Stream, Windows
 from data.lines import Line, LineSource, Picture, StoredLines, fitting_lines, hold_out, open_lines, split_source
@@ -160,18 +161,11 @@ def resume_path(out: Path) -> Path:
 
 
 def start_torch(options: FitOptions) -> None:
-    """Seed and threads."""
+    """Seed and threads; ValueError where the device is not there."""
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        torch.device(options.device)
-    except RuntimeError as error:
-        raise ValueError(f"there is no --device {options.device}; known are cpu, cuda, cuda:N and mps") from error
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device is {options.device} and torch finds no CUDA device; use --device cpu")
-    if options.device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device is mps and torch finds none; use --device cpu")
+    available_device(options.device)
 
 
 def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:

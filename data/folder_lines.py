@@ -29,10 +29,12 @@ class FolderLines:
         if LABELS in names:
             labels, groups = parse_label_file(self._files.read(LABELS), self._files.key(LABELS))
             present = set(names)
-            missing = next((name for name in labels if name not in present), None)
-            if missing is not None:
+            missing = [name for name in labels if name not in present]
+            if missing:
+                others = f" and {len(missing) - 1} others, which are" if len(missing) > 1 else ", which is"
                 raise FileNotFoundError(
-                    f"{self._files.key(LABELS)} lists {missing}, which is not there; add it or remove the row"
+                    f"{self._files.key(LABELS)} lists {missing[0]}{others} not there; add the pictures, remove the "
+                    "rows, or leave them out with crnn data import --drop-bad"
                 )
             self._names, self._labels = list(labels), list[str | None](labels.values())
             self._groups = [groups.get(name) for name in self._names]
@@ -65,6 +67,10 @@ class FolderLines:
         if not 0 <= index < len(self._names):
             raise IndexError(f"{self.path} holds {len(self._names)} lines; there is no line {index}")
         name = self._names[index]
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the name {name!r} in {self.path} is not UTF-8; rename the file") from error
         return Entry(self._files.read(name), self._labels[index], name, group=self._groups[index])
 
     def texts(self) -> Sequence[str | None]:

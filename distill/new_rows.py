@@ -14,6 +14,7 @@ from crnn.objectives.line_characters import aligned_characters
 from crnn.train import Sources
 from data.lines import Line
 from data.picture import InputSpec, prepare
+from data.synthesis.source import SynthesisSource
 
 SHRINKAGE, ROW_LENGTH, BIAS_MARGIN = 0.1, 4.0, 1.0
 """Of new rows, see new_rows: found on a student and five signs, where they read 37 % of the signs before any training
@@ -21,12 +22,16 @@ and one column in ten thousand of lines of old characters otherwise than before;
 
 
 def chosen_examples(of: Sources, charset: Charset, added: Sequence[str], count: int) -> list[Line]:
-    """Training lines until each new character was seen count times, or no line is left."""
+    """Training lines until each new character was seen count times, or no line is left.
+
+    Of drawn lines, which never end, some are looked at. ValueError naming a character that none of them shows.
+    """
     left = dict.fromkeys(added, count)
     chosen = []
     for source in of.training:
         texts = source.texts()
-        for i in range(min(len(source), 20 * count * len(added))):
+        ends = 20 * count * len(added) if isinstance(source, SynthesisSource) else len(source)
+        for i in range(ends):
             text = charset.normalise(texts[i] or "")
             if any(left.get(c, 0) > 0 for c in text):
                 chosen.append(source[i])
@@ -34,6 +39,9 @@ def chosen_examples(of: Sources, charset: Charset, added: Sequence[str], count: 
                     left[c] = left.get(c, 0) - 1
             if max(left[c] for c in added) <= 0:
                 break
+    unseen = [c for c in added if left[c] == count]
+    if unseen:
+        raise ValueError(f"no training line shows {''.join(unseen)!r}; give more lines that do")
     return chosen
 
 

@@ -266,6 +266,15 @@ def test_a_set_without_labels_is_refused(colour_reader: Path, tmp_path: Path, pa
     assert not (tmp_path / "r.json").exists()
 
 
+def test_a_line_with_an_empty_label_is_not_scored(
+    colour_reader: Path, tmp_path: Path, paint: Callable[[str], Picture], zipped: Callable[..., Path]
+) -> None:
+    lines = zipped("some", [(paint("abc"), "abc"), (paint("abc"), "")])
+    found = bench(BenchOptions((colour_reader,), (lines,), tmp_path / "r.json", latency_lines=0), "")
+    assert (found["sets"][0]["lines"], found["sets"][0]["unlabelled"]) == (1, 1)
+    assert found["results"][0]["exact"] == 1
+
+
 def test_two_files_of_one_name_are_told_apart_by_their_path() -> None:
     assert distinct([Path("a/s.pt"), Path("b/s.pt"), Path("t.pt")], ["s.pt", "s.pt", "t.pt"]) == [
         "a/s.pt",

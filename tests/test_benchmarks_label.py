@@ -102,3 +102,13 @@ def test_where_no_line_is_sure_enough_nothing_is_written(crops: Path, colour_rea
         with pytest.raises(ValueError, match="no lines"):
             main([str(crops), "--with", str(colour_reader), "--out", str(tmp_path / out), "--min-confidence", "1"])
         assert not (tmp_path / out).exists()
+
+
+def test_a_name_that_tsv_cannot_hold_is_refused_there(
+    crops: Path, colour_reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (crops / "one.png").rename(crops / "one\ttab.png")
+    with pytest.raises(ValueError, match=r"TSV cannot hold the name 'one\\ttab\.png'; rename the file"):
+        main([str(crops), "--with", str(colour_reader), "--out", str(tmp_path / "x.tsv")])
+    assert main([str(crops), "--with", str(colour_reader), "--out", str(tmp_path / "x.lmdb")]) == 0
+    assert "one\\ttab.png\tabc\t" in (tmp_path / "x.lmdb.confidence.tsv").read_text()

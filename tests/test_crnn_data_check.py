@@ -169,6 +169,18 @@ def test_fix_writes_the_lines_without_an_error_and_lists_the_others(
     assert run("data", "check", tmp_path / "cleaner.lmdb", "--count-as-error", "duplicate") == 0
 
 
+def test_fix_never_writes_over_what_it_checks(
+    make: Make, draw_word: Callable[[str], Picture], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("set", (draw_word("Total"), "Total"), (draw_word("book"), ""))
+    assert run("data", "import", folder, "--out", tmp_path / "x.lmdb", "--drop-bad") == 0
+    before = (tmp_path / "x.lmdb" / "data.mdb").read_bytes()
+    for sources in ([tmp_path / "x.lmdb"], [folder, "--against", tmp_path / "x.lmdb"]):
+        assert run("data", "check", *sources, "--fix", tmp_path / "set/../x.lmdb") == 1
+        assert "is what is read here; give what is written another name" in capsys.readouterr().err
+    assert (tmp_path / "x.lmdb" / "data.mdb").read_bytes() == before
+
+
 def test_fix_keeps_groups(make: Make, draw_word: Callable[[str], Picture], tmp_path: Path) -> None:
     folder = make("set", (draw_word("Total"), "Total\tr1"), (draw_word("book"), "book\tr2"))
     assert run("data", "check", folder, "--fix", tmp_path / "x.lmdb") == 0

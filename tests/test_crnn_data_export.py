@@ -54,6 +54,19 @@ def test_lines_without_names_of_files_are_numbered(tmp_path: Path, encoded: byte
     assert (tmp_path / "out/images/000000002.jpg").read_bytes() == encoded
 
 
+def test_a_set_is_not_written_over_itself(
+    tmp_path: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data", "export", labelled_folder, "--out", tmp_path / "x.zip") == 0
+    before = (tmp_path / "x.zip").read_bytes()
+    assert run("data", "export", tmp_path / "x.zip", "--out", tmp_path / "x.zip") == 1
+    assert run("data", "import", tmp_path / "x.zip", "--out", tmp_path / "y.lmdb") == 0
+    assert run("data", "import", tmp_path / "y.lmdb", "--out", tmp_path / "y.lmdb", "--drop-bad") == 1
+    assert capsys.readouterr().err.count("is what is read here") == 2
+    assert (tmp_path / "x.zip").read_bytes() == before
+    assert len(LmdbLines(tmp_path / "y.lmdb")) == 4
+
+
 def test_groups_are_a_third_column(tmp_path: Path, encoded: bytes) -> None:
     entries = [Entry(encoded, "x", "a.jpg", group="page 1"), Entry(encoded, "y", "b.jpg")]
     write_lmdb(tmp_path / "x.lmdb", entries)

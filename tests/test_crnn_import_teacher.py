@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn.checkpoint import load_checkpoint
-from crnn.import_teacher import PUBLISHED, main
+from crnn.import_teacher import NEEDED, PUBLISHED, main
 from crnn.model import Crnn
 from crnn.recogniser import load
 from crnn.recogniser import pixel_spans as spans_in_pixels
@@ -274,6 +274,20 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return __import__("os").system, ("echo executed > executed.txt",)
+
+
+@pytest.mark.parametrize("name", ["SequenceModeling.0.linear.weight", "Prediction.bias"])
+@pytest.mark.parametrize("odd", [None, torch.zeros(()), torch.zeros(2, 2, 2)])
+def test_a_weight_that_tells_sizes_and_is_missing_or_of_another_shape_is_named(
+    tmp_path: Path, name: str, odd: Tensor | None
+) -> None:
+    state = {key: torch.zeros((4,) * axes) for key, axes in NEEDED.items()}
+    state |= {} if odd is None else {name: odd}
+    if odd is None:
+        del state[name]
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=f"has no {name} of [12] axes, so it is no state_dict"):
+        imported(tmp_path / "odd.pth")
 
 
 def test_nothing_in_a_foreign_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

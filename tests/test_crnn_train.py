@@ -261,10 +261,11 @@ def test_unaltered_lines_are_batched_as_they_lie(labelled_folder: Path) -> None:
 def test_a_device_that_is_not_there_is_refused_and_not_replaced(
     tmp_path: Path, labelled_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     options = tiny(tmp_path / "m.pt", [labelled_folder])
-    with pytest.raises(ValueError, match="--device is cuda:1 and torch finds no CUDA device"):
-        train(replace(options, fit=replace(options.fit, device="cuda:1")), "crnn train")
+    for device in ("cuda:1", "cpu:3", "meta"):
+        with pytest.raises(ValueError, match=f"the device {device} is not there"):
+            train(replace(options, fit=replace(options.fit, device=device)), "crnn train")
 
 
 def test_a_broken_picture_is_named_before_training_starts(tmp_path: Path, labelled_folder: Path) -> None:

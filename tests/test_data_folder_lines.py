@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import shutil
 import zipfile
@@ -70,6 +71,22 @@ def test_a_listed_picture_that_is_not_there_is_named(labelled_folder: Path) -> N
     for place in (labelled_folder, zipped(labelled_folder)):
         with pytest.raises(FileNotFoundError, match=r"words.*labels\.tsv lists images/000001\.png, which is not there"):
             FolderLines(place)
+
+
+def test_how_many_listed_pictures_are_not_there_is_told(labelled_folder: Path) -> None:
+    for number in (1, 3):
+        (labelled_folder / f"images/00000{number}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lists images/000001\.png and 1 others, which are not there"):
+        FolderLines(labelled_folder)
+
+
+def test_a_name_that_is_not_utf_8_is_told_when_a_line_is_to_be_stored(labelled_folder: Path) -> None:
+    (labelled_folder / "labels.tsv").unlink()
+    os.rename(labelled_folder / "images/000001.png", os.fsencode(labelled_folder / "images") + b"/\xff.png")
+    lines = FolderLines(labelled_folder)
+    assert lines[3].picture.ndim == 3
+    with pytest.raises(ValueError, match="is not UTF-8; rename the file"):
+        lines.entry(3)
 
 
 def test_a_picture_that_does_not_decode_is_named(labelled_folder: Path) -> None:

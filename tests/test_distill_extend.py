@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,13 +20,14 @@ from crnn.fit import read_lines
 from crnn.model import Crnn, Outputs
 from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, ctc_loss
+from crnn.train import Sources
 from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
 from distill.extend import NEAR, Anchored, Steady, drawable_of, extend, extended, near_new
 from distill.extend_cli import ExtendOptions
-from distill.new_rows import new_rows
+from distill.new_rows import chosen_examples, new_rows
 
 FIT = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=1, save_every=1)
 
@@ -52,6 +54,18 @@ def lines(tmp_path: Path) -> Path:
 def options(model: Path, **changes: Any) -> ExtendOptions:
     made = ExtendOptions(model, "+x", model.with_name("grown.pt"), fit=FIT, validation_lines=6, examples=3)
     return replace(made, **changes)
+
+
+def test_examples_are_found_however_late_a_stored_set_shows_them(tmp_path: Path) -> None:
+    import cv2
+
+    picture = cv2.imencode(".png", np.full((32, 64, 3), 255, np.uint8))[1].tobytes()
+    texts = ["a"] * 150 + ["+", "a+"]
+    write_lmdb(tmp_path / "late.lmdb", [Entry(picture, text, f"line {i}") for i, text in enumerate(texts)])
+    of, charset = Sources((open_lines(tmp_path / "late.lmdb"),), (1.0,), [], {}), Charset.of("a+x")
+    assert [line.text for line in chosen_examples(of, charset, ["+"], 2)] == ["+", "a+"]
+    with pytest.raises(ValueError, match="no training line shows 'x'"):
+        chosen_examples(of, charset, ["+", "x"], 2)
 
 
 def test_the_grown_model_knows_old_and_new_characters(model: Path) -> None:
