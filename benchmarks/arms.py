@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks.demo import EASY, TEACHER, bake
+from benchmarks.demo import bake
 from benchmarks.markdown import percent, table
+from benchmarks.recipes import EASY, SMALL, TEACHER
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
-
-SMALL = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ import cv2
 import tyro
 
 from benchmarks.markdown import megabytes, table, with_interval
+from benchmarks.recipes import EASY, EASY_STEPS, SMALL, TEACHER
 from benchmarks.stages import bench_models, bench_rows, run_result, run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
 from data.synthesis.fonts import packaged_folders
 from export.targets import TARGETS, TargetName
 
-TEACHER = Path(__file__).parent.parent / "crnn/models/teacher.pt"
 STRENGTH = 0.4
 """Of the degradations of the demo's lines: all kinds of the teacher's training are on, milder than there, so that
 the teacher reads nine lines of ten. Its accuracy at full strength and on real crops stands on its card."""
@@ -40,13 +40,6 @@ TRAINING_SEED, UNSEEN_SEED = 11, 12
 LINES_A_STEP = 30.5
 """Mean of `crnn train`'s batches of up to 32 on such lines. A distillation with kept features has smaller ones, of one
 natural width each, so equal steps would not be equal lines; the table gives the lines that each really saw."""
-EASY_STEPS = 500
-EASY = ["--until", str(EASY_STEPS), "--batch-lines", "16", "--synth.longest", "12", "--column-weight", "1",
-        "--column-steps", "100000", "--warm-up", "50", "--final-rate", "0.5", "--validate-every", "250",
-        "--validation-lines", "300"]  # fmt: skip
-"""The first stage of a recogniser from nothing: short, dark on light, mildly degraded, its columns known."""
-
-
 FORMATS: tuple[TargetName, ...] = ("onnx", "onnx-int8", "tflite-int8")
 """What the student is written as: float32, and int8 for either phone runtime."""
 
@@ -138,14 +131,13 @@ def easy_of(twin: Path) -> Path:
 
 def train_twin(out: Path, lines: Path, steps: int, recipe: bool) -> None:
     """One twin. The recipe is that of the shipped teacher: easy lines first, then the column-aligned loss, fading."""
-    start = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
-    columns = ["--column-weight", "0"]
+    start, columns = SMALL, ["--column-weight", "0"]
     if recipe:
         easy = easy_of(out)
         folders = [str(folder) for folder in packaged_folders()]
         run_stage(
             easy, "crnn",
-            ["train", "--data", "synth-easy", "--synth.font-folders", *folders, "--out", str(easy), *start, *EASY],
+            ["train", "--data", "synth-easy", "--synth.font-folders", *folders, "--out", str(easy), *SMALL, *EASY],
         )  # fmt: skip
         steps = max(1, steps - EASY_STEPS // 2)  # its batches are half as large
         start, columns = ["--init", str(easy)], ["--column-weight", "0.5", "--column-steps", str(min(2000, steps // 2))]

@@ -15,8 +15,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.demo import EASY
 from benchmarks.markdown import percent, table, with_interval
+from benchmarks.recipes import EASY
 from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 

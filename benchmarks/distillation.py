@@ -10,7 +10,6 @@ Runs are kept in --out; the results' JSON is written after each, so a table that
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -22,12 +21,11 @@ from typing import Any
 
 import tyro
 
-from benchmarks.arms import SMALL
 from benchmarks.charts import Curve, curves, standalone
-from benchmarks.demo import TEACHER
 from benchmarks.markdown import signed_with_interval, table, with_spread
 from benchmarks.readings import exact_lines, paired, read, readings
-from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
+from benchmarks.recipes import SMALL, TEACHER
+from benchmarks.stages import RESULTS, curve_of, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn
 from data.lines import open_lines
@@ -212,16 +210,8 @@ def right(model: Path) -> dict[str, list[bool]]:
     return {name: exact_lines(lines) for name, lines in readings(model).items()}
 
 
-def log_of(options: DistillationOptions, run: Run) -> list[Json]:
-    """step, lines, seconds and accuracy at every validation."""
-    with run.file(options).with_suffix(".log.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
-    return [{"step": int(row["step"]), "lines": int(row["lines"]), "seconds": float(row["seconds"]),
-             "accuracy": float(row["accuracy"])} for row in rows]  # fmt: skip
-
-
 def best_accuracy(options: DistillationOptions, run: Run) -> float:
-    return max(float(row["accuracy"]) for row in log_of(options, run))
+    return max(float(row["accuracy"]) for row in curve_of(run.file(options)))
 
 
 def write_results(options: DistillationOptions) -> None:
@@ -269,7 +259,7 @@ def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
         found = column_agreement(networks[0], networks[1], [lines[i] for i in range(SPIKE_LINES)], spec)
         write_json(kept, dict(found))
     spikes = json.loads(kept.read_text())
-    curve = log_of(options, run)
+    curve = curve_of(model)
     result = run_result(model)
     return {
         "seed": run.seed,

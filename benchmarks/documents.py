@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from benchmarks import (
     arms,
     beside_peers,
@@ -27,12 +29,12 @@ from benchmarks import (
     full_width,
     install_weight,
     learn_characters,
+    loading_speed,
     long_tail,
     narrow_lines,
     optimiser_tables,
     own_language,
     rare_characters,
-    reading,
     real_pair,
     students,
     synthesis,
@@ -52,20 +54,24 @@ TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 Json = dict[str, Any]
 
 
-def main() -> int:
-    """Rewrites the documents; exit status 1 with --check where one is not what the results say."""
+def main(check: bool = False) -> int:
+    """Writes tables and pictures of the documents anew.
+
+    Args:
+        check: write nothing; exit status 1 where one is not what the results say.
+    """
     stale = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         made = with_tables(text)
-        if made != text and "--check" not in sys.argv:
+        if made != text and not check:
             path.write_text(made, encoding="utf-8")
         elif made != text:
             stale.append(str(path.relative_to(ROOT)))
     for path, draw in PICTURES.items():
         picture = draw()
         if picture and (not path.exists() or path.read_text(encoding="utf-8") != picture):
-            if "--check" in sys.argv:
+            if check:
                 stale.append(str(path.relative_to(ROOT)))
             else:
                 path.write_text(picture, encoding="utf-8")
@@ -171,11 +177,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "optimisers-text": of("optimisers", optimiser_tables.text_table, stamped=False),
     "optimisers-speed": of("optimisers", optimiser_tables.speed_table, stamped=False),
     "synthesis": of("synthesis", synthesis.synthesis_table),
-    "reading": of("reading", reading.reading_table),
-    "reduced-scale": of("reading", reading.reduced_scale_table, stamped=False),
-    "waiting": of("reading", reading.waiting_table, stamped=False),
+    "loading-speed": of("loading_speed", loading_speed.reading_table),
+    "reduced-scale": of("loading_speed", loading_speed.reduced_scale_table, stamped=False),
+    "waiting": of("loading_speed", loading_speed.waiting_table, stamped=False),
     "teacher-recipe": of("teacher_recipe", arms.arms_table),
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tyro.cli(main))

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.demo import EASY
 from benchmarks.real_pair import TRAINING_SETS, cleaned
+from benchmarks.recipes import EASY
 from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks.demo import TEACHER
 from benchmarks.markdown import percent, table
+from benchmarks.recipes import TEACHER
 from benchmarks.stages import RESULTS, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.fit import evaluate

@@ -115,7 +115,7 @@ def keep(part: str, content: Json) -> None:
     """Puts one part's results into docs/results/optimisers.json, beside those of the other parts."""
     path = RESULTS / "optimisers.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    stamped = {"command": "python -m benchmarks.optimisers cifar, text, speed", "seed": 0}
+    stamped = {"command": "python -m benchmarks.optimisers {cifar,text,speed}", "seed": 0}
     write_json(path, before | stamped | {part: content})
 
 

@@ -22,12 +22,12 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.intervals import DRAWS
+from benchmarks.recipes import SMALL
 from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 from crnn.charset import sorted_characters
 from data.lines import open_lines
 from data.synthesis.fonts import find_fonts
 
-SIZES = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
 SEED = 5
 RESULT = RESULTS / "own_language.json"
 
@@ -185,7 +185,7 @@ def learn(options: OwnLanguageOptions, out: Path, charset: Path, synthesis: Sequ
     common = ["--threads", str(options.threads), "--seed", str(SEED), "--validation", "0"]
     run_stage(
         start, "crnn",
-        ["train", "--data", str(easy), "--charset", str(charset), "--out", str(start), *SIZES, *common, "--drop-bad",
+        ["train", "--data", str(easy), "--charset", str(charset), "--out", str(start), *SMALL, *common, "--drop-bad",
          "--until", str(options.start_steps), "--batch-lines", "16", "--column-weight", "1", "--column-steps", "100000",
          "--warm-up", "50", "--final-rate", "0.5"],
     )  # fmt: skip

@@ -20,11 +20,10 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks.arms import SMALL
-from benchmarks.demo import EASY
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.markdown import table
 from benchmarks.readings import Readings, read, readings
+from benchmarks.recipes import EASY, SMALL
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.score import CharacterRecall, Frequency, character_recall, frequency_groups, score

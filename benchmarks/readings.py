@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.stages import run_stage
+from crnn.score import fold36
 
 Pairs = list[tuple[str, str]]
 """(label, reading) of lines, in the set's order."""
@@ -18,8 +19,10 @@ Readings = dict[str, Pairs]
 
 
 def read(model: Path, sets: Sequence[Path], out: Path | None = None, threads: int = 1) -> None:
-    """Every reading of these sets: model.json beside the model, or out. A stage: nothing is read twice."""
+    """Every reading of these sets: model.json beside the model, or out. A stage, made anew with the model."""
     out = out or model.with_suffix(".json")
+    if out.exists() and out.stat().st_mtime < model.stat().st_mtime:
+        out.unlink()
     run_stage(
         out, "crnn",
         ["bench", "--models", str(model), "--data", *map(str, sets), "--readings", "--latency-lines", "0",
@@ -36,6 +39,11 @@ def readings(path: Path) -> Readings:
 def exact_lines(lines: Pairs) -> list[bool]:
     """Which are read exactly."""
     return [label == text for label, text in lines]
+
+
+def right36_lines(lines: Pairs) -> list[bool]:
+    """Of the lines that hold letters or digits, which are read right in those, without case."""
+    return [fold36(label) == fold36(text) for label, text in lines if fold36(label)]
 
 
 def paired(runs: Sequence[Sequence[bool]], others: Sequence[Sequence[bool]]) -> tuple[list[float], tuple[float, float]]:

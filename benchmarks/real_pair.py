@@ -10,7 +10,6 @@ Stages are kept in --out and resumed.
 
 from __future__ import annotations
 
-import csv
 import os
 import statistics
 import subprocess
@@ -21,13 +20,12 @@ from typing import Any
 
 import tyro
 
-from benchmarks.demo import TEACHER
-from benchmarks.markdown import signed_with_interval, table
-from benchmarks.readings import Pairs, Readings, paired, read, readings
-from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
+from benchmarks.markdown import NOT_RUN, signed_with_interval, table
+from benchmarks.readings import Pairs, Readings, paired, read, readings, right36_lines
+from benchmarks.recipes import SMALL, TEACHER
+from benchmarks.stages import RESULTS, curve_of, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn, parameter_count
-from crnn.score import fold36
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test", "docs_en", "cute80")
 TRAINING_SETS = ("iiit5k_train", "sroie_train")
@@ -129,11 +127,10 @@ def run_twin(options: RealPairOptions, kind: str, rate: float, times: int) -> No
     """The student's network without a teacher: easy lines first, as the teacher had them, then everything."""
     out, easy = twin_path(options, kind, rate, times), options.out / f"{kind}-easy.pt"
     weight, fades = TWINS[kind]
-    sizes = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
     common = ["--case", "lower", "--threads", str(options.threads), "--seed", "3"]
     run_stage(
         easy, "crnn",
-        ["train", "--data", "synth-easy", "--out", str(easy), *sizes, "--until", "500", "--batch-lines", "16",
+        ["train", "--data", "synth-easy", "--out", str(easy), *SMALL, "--until", "500", "--batch-lines", "16",
          "--column-weight", "1" if float(weight) else "0", "--column-steps", "100000", "--warm-up", "50",
          "--final-rate", "0.5", *common],
     )  # fmt: skip
@@ -167,9 +164,10 @@ def write_results(options: RealPairOptions) -> None:
         and (path := twin_path(options, kind, best_rate(options, kind), times)).exists()
         and finished(path)
     }
+    tests = [path for name in TEST_SETS if (path := options.data / f"{name}.zip").exists()]
     for path in models.values():
-        read(path, [options.data / f"{name}.zip" for name in TEST_SETS], threads=options.threads)
-    command = f"python -m benchmarks.real_pair --teacher-steps {options.teacher_steps}"
+        read(path, tests, threads=options.threads)
+    command = f"python -m benchmarks.real_pair --threads {options.threads} --teacher-steps {options.teacher_steps}"
     command += f" --student-steps {options.student_steps}"
     if options.start != TEACHER:
         command += " --start runs/students/teacher.pt"
@@ -184,7 +182,7 @@ def write_results(options: RealPairOptions) -> None:
                 kind: {f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, kind).items()} for kind in TWINS
             },
             "differences": {
-                other: {name: difference(lines["student"][name], own[name]) for name in TEST_SETS}
+                other: {name: difference(lines["student"][name], own[name]) for name in own}
                 for other, own in lines.items()
                 if other != "student"
             },
@@ -193,26 +191,21 @@ def write_results(options: RealPairOptions) -> None:
 
 
 def figures(path: Path, lines: Readings) -> dict[str, Any]:
-    """Of one model: acc36 by set, its run, and its curve on held-out lines of the training sets."""
-    with path.with_suffix(".log.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
+    """Of one model: acc36 by set, lines and seconds of its training, easy ones included, and its curve after those."""
+    easy = path.with_name(f"{path.stem.split('-rate')[0]}-easy.pt")
+    runs = [run_result(stage) for stage in (easy, path) if stage.exists()]
     return {
         "parameters": parameter_count(Crnn.from_checkpoint(load_checkpoint(path))),
-        "acc36": {name: statistics.fmean(right36(own)) for name, own in lines.items()},
-        "run": run_result(path),
-        "curve": [{"lines": int(row["lines"]), "seconds": float(row["seconds"]), "accuracy": float(row["accuracy"])}
-                  for row in rows],
-    }  # fmt: skip
-
-
-def right36(lines: Pairs) -> list[bool]:
-    """Of the lines that hold letters or digits, which are read right in those, without case."""
-    return [fold36(label) == fold36(text) for label, text in lines if fold36(label)]
+        "acc36": {name: statistics.fmean(right36_lines(own)) for name, own in lines.items()},
+        "lines": sum(run["lines"] for run in runs),
+        "seconds": sum(run["seconds"] for run in runs),
+        "curve": curve_of(path),
+    }
 
 
 def difference(student: Pairs, other: Pairs) -> dict[str, Any]:
     """acc36 of the student less the other's, paired by line, with its 95 % interval."""
-    (found,), interval = paired([right36(student)], [right36(other)])
+    (found,), interval = paired([right36_lines(student)], [right36_lines(other)])
     return {"difference": found, "interval": interval}
 
 
@@ -231,11 +224,12 @@ TITLES = {
 def real_table(results: dict[str, Any]) -> str:
     """acc36 of every model on every set, and what it learnt from."""
     rows = [
-        [TITLES[name], f"{model['parameters'] / 1e6:.2f}", *(f"{100 * model['acc36'][s]:.1f}" for s in TEST_SETS),
-         f"{model['run']['lines']:,}", f"{model['run']['seconds'] / 60:.0f}"]
+        [TITLES[name], f"{model['parameters'] / 1e6:.2f}", *(f"{100 * share:.1f}" for share in model["acc36"].values()),
+         f"{model['lines']:,}", f"{model['seconds'] / 60:.0f}"]
         for name, model in results["models"].items()
     ]  # fmt: skip
-    return table(["acc36 %", "M parameters", *TEST_SETS, "lines", "minutes"], rows)
+    names = results["models"]["teacher"]["acc36"]
+    return table(["acc36 %", "M parameters", *names, "lines", "minutes"], rows)
 
 
 def real_differences_table(results: dict[str, Any]) -> str:
@@ -243,11 +237,11 @@ def real_differences_table(results: dict[str, Any]) -> str:
     rows = [
         [
             f"student - {TITLES[other]}",
-            *(signed_with_interval(own[s]["difference"], own[s]["interval"]) for s in TEST_SETS),
+            *(signed_with_interval(own[s]["difference"], own[s]["interval"]) for s in own),
         ]
         for other, own in results["differences"].items()
     ]
-    return table(["points of acc36 (95 %)", *TEST_SETS], rows)
+    return table(["points of acc36 (95 %)", *results["models"]["teacher"]["acc36"]], rows)
 
 
 def real_time_table(results: dict[str, Any]) -> str:
@@ -262,7 +256,9 @@ def real_time_table(results: dict[str, Any]) -> str:
             rate = max(results["rates"][name.removesuffix(f"-x{LONGER}")].items(), key=lambda pair: float(pair[1]))[0]
             before = model["curve"][int(0.8 * (len(model["curve"]) - 1))]["accuracy"]
             rows.append([TITLES[name], rate, f"{100 * end:.1f}", f"{100 * (end - before):+.1f}",
-                         f"{model['run']['lines']:,}", f"{model['run']['seconds'] / 60:.0f}", *reached])  # fmt: skip
+                         f"{model['lines']:,}", f"{model['seconds'] / 60:.0f}", *reached])  # fmt: skip
+    if not rows:
+        return NOT_RUN
     header = ["held-out training lines", "rate", "exact %", "gained in the last fifth", "lines", "minutes",
               "student there after lines", "minutes"]  # fmt: skip
     return table(header, rows)

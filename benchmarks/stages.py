@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import shlex
@@ -33,6 +34,7 @@ def run_stage(result: Path, module: str, arguments: list[str], most_seconds: flo
     command is stopped, and the program ends with TIME_IS_UP: the next call resumes what was saved.
     """
     if result.exists() and finished(result):
+        refuse_other_options(result, module, arguments)
         print(f"-- {result} is there already", flush=True)
         return
     resume = []
@@ -48,6 +50,30 @@ def run_stage(result: Path, module: str, arguments: list[str], most_seconds: flo
     if status:
         sys.exit(f"the stage that makes {result} ended with exit status {status}; mend it and call this again")
     print(f"-- {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def refuse_other_options(result: Path, module: str, arguments: list[str]) -> None:
+    """Ends the program where result is of a run with other options, for its figures would be told as of these."""
+    path = run_path(result)
+    if not path.exists():
+        return
+    asked = essential([*module.removesuffix(".cli").split(), *arguments])
+    made = essential(shlex.split(json.loads(path.read_text())["command"]))
+    if made != asked:
+        apart = [*(f"without {part}" for part in asked if part not in made), *(p for p in made if p not in asked)]
+        sys.exit(f"{result} was made with other options ({', '.join(apart)}); remove it or give another --out")
+
+
+def essential(command: list[str]) -> list[str]:
+    """The parts of a command that its result depends on, files by their names alone: folders may have moved."""
+    kept = []
+    parts = iter(command)
+    for part in parts:
+        if part in ("--threads", "--workers"):
+            next(parts)
+        elif part not in ("--resume", "--overwrite"):
+            kept.append(part.rsplit("/", 1)[-1])
+    return kept
 
 
 def exit_status(command: list[str], result: Path, most_seconds: float | None) -> int | None:
@@ -78,6 +104,14 @@ def run_result(model: Path) -> dict[str, Any]:
     """Steps, lines and seconds of the run that made a model."""
     content: dict[str, Any] = json.loads(run_path(model).read_text())["result"]
     return content
+
+
+def curve_of(model: Path) -> list[dict[str, Any]]:
+    """step, lines, seconds and accuracy at every validation of the run that made a model, from its log."""
+    with model.with_suffix(".log.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
+    return [{"step": int(row["step"]), "lines": int(row["lines"]), "seconds": float(row["seconds"]),
+             "accuracy": float(row["accuracy"])} for row in rows]  # fmt: skip
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

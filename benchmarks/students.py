@@ -19,8 +19,8 @@ from typing import Any
 import cv2
 import tyro
 
-from benchmarks.demo import TEACHER
 from benchmarks.markdown import table
+from benchmarks.recipes import TEACHER
 from benchmarks.stages import RESULTS, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from crnn.recogniser import MODELS, PACKAGED

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.markdown import percent, table
+from benchmarks.recipes import SMALL
 from benchmarks.stages import RESULTS, bench_models, bench_rows, run_result, run_stage, without_paths, write_json
 
 GENERATORS = ("ours", "trdg", "trdg-given")
 TEST_SETS = ("iiit5k_test", "ic15_test", "sroie_test")
-SIZES = ["--backbone", "resnet18", "--width", "0.25", "--features", "128", "--hidden", "128"]
 SEED = 5
 
 
@@ -79,7 +79,7 @@ def start(out: Path, threads: int) -> Path:
     model = out / "start.pt"
     run_stage(
         model, "crnn",
-        ["train", "--data", "synth-easy", "--out", str(model), *SIZES, "--threads", str(threads), "--seed", str(SEED),
+        ["train", "--data", "synth-easy", "--out", str(model), *SMALL, "--threads", str(threads), "--seed", str(SEED),
          "--until", "500", "--batch-lines", "16", "--column-weight", "1", "--column-steps", "100000", "--warm-up",
          "50", "--final-rate", "0.5"],
     )  # fmt: skip

@@ -28,8 +28,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_a_stage_whose_result_is_there_is_not_run_again(tmp_path: Path, calls: list[list[str]]) -> None:
     (tmp_path / "m.pt").touch()
-    (tmp_path / "m.run.json").write_text(json.dumps({"result": {"steps": 3}}))
-    run_stage(tmp_path / "m.pt", "crnn", ["train"])
+    made = {"command": "crnn train --out /elsewhere/m.pt --threads 2 --overwrite", "result": {"steps": 3}}
+    (tmp_path / "m.run.json").write_text(json.dumps(made))
+    run_stage(tmp_path / "m.pt", "crnn", ["train", "--out", str(tmp_path / "m.pt"), "--threads", "1"])
+    assert calls == []
+
+
+def test_a_result_of_other_options_is_not_taken_for_these(tmp_path: Path, calls: list[list[str]]) -> None:
+    (tmp_path / "m.pt").touch()
+    made = {"command": "crnn train --until 100 --ema 0.9", "result": {"steps": 100}}
+    (tmp_path / "m.run.json").write_text(json.dumps(made))
+    with pytest.raises(SystemExit, match=r"made with other options \(without 200, 100, --ema, 0\.9\); remove it"):
+        run_stage(tmp_path / "m.pt", "crnn", ["train", "--until", "200"])
     assert calls == []
 
 

@@ -28,11 +28,9 @@ from crnn.train import (
 )
 from crnn.train_cli import TrainOptions
 from data.folder_lines import FolderLines
-from data.importers.tsv import parse_labels, tsv_entries
 from data.lines import Picture
 from data.lmdb_lines import write_lmdb
 from data.picture import InputSpec
-from data.picture_files import PictureFiles
 
 ASCII = Charset.named("ascii")
 
@@ -141,8 +139,8 @@ def test_synthetic_validation_lines_have_fonts_and_a_seed_of_their_own() -> None
 def test_the_same_lines_are_held_out_of_a_folder_and_of_the_lmdb_made_of_it(
     tmp_path: Path, labelled_folder: Path
 ) -> None:
-    files = PictureFiles(labelled_folder)
-    write_lmdb(tmp_path / "w.lmdb", tsv_entries(files, parse_labels(files.read("labels.tsv"), "labels")))
+    lines = FolderLines(labelled_folder)
+    write_lmdb(tmp_path / "w.lmdb", map(lines.entry, range(len(lines))))
     held = [
         {line.text for line in sources_of([place], validation="0.5").validation}
         for place in (labelled_folder, tmp_path / "w.lmdb")

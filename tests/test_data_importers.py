@@ -12,9 +12,8 @@ import pytest
 from crnn.charset import Charset, normalise
 from data.importers.rows import Row
 from data.importers.screening import Screening, screened
-from data.importers.tsv import parse_labels, tsv_entries
+from data.importers.tsv import parse_label_file
 from data.lines import Picture
-from data.lmdb_lines import Entry
 from data.picture_files import PictureFiles
 
 
@@ -22,17 +21,21 @@ def as_written(text: str) -> str:
     return normalise(text, "keep")
 
 
-def test_labels_are_read_in_their_order_and_in_nfc() -> None:
-    labels = parse_labels("b.png\tzwei Wo\u0308rter\na.png\t\n".encode(), "labels.tsv")
-    assert list(labels.items()) == [("b.png", "zwei Wörter"), ("a.png", "")]
+def labels(content: bytes) -> dict[str, str]:
+    return parse_label_file(content, "l").labels
+
+
+def test_labels_are_read_in_their_order_as_they_are_written() -> None:
+    found = labels("b.png\tzwei Wo\u0308rter\na.png\t\n".encode())
+    assert list(found.items()) == [("b.png", "zwei Wo\u0308rter"), ("a.png", "")]
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_fine() -> None:
-    assert parse_labels("\ufeffa.png\tx\r\nb.png\ty".encode(), "l") == {"a.png": "x", "b.png": "y"}
+    assert labels("\ufeffa.png\tx\r\nb.png\ty".encode()) == {"a.png": "x", "b.png": "y"}
 
 
 def test_a_label_may_hold_what_unicode_counts_as_a_line_break() -> None:
-    assert parse_labels("a.png\tx\u2028y\n".encode(), "l") == {"a.png": "x\u2028y"}
+    assert labels("a.png\tx\u2028y\n".encode()) == {"a.png": "x\u2028y"}
 
 
 @pytest.mark.parametrize(
@@ -48,18 +51,12 @@ def test_a_label_may_hold_what_unicode_counts_as_a_line_break() -> None:
 )
 def test_what_is_wrong_with_a_line_of_labels_is_told_with_its_number(content: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        parse_labels(content, "l.tsv")
+        parse_label_file(content, "l.tsv")
 
 
-def test_entries_hold_the_bytes_of_the_pictures_as_they_are(labelled_folder: Path) -> None:
-    files = PictureFiles(labelled_folder)
-    (entry,) = tsv_entries(files, {"images/000002.png": "Total"})
-    assert entry == Entry((labelled_folder / "images/000002.png").read_bytes(), "Total", "images/000002.png")
-
-
-def test_a_labelled_picture_that_is_not_there_is_named(labelled_folder: Path) -> None:
+def test_a_picture_that_is_not_there_is_named(labelled_folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no x\.png in .*words; add it or remove its label"):
-        list(tsv_entries(PictureFiles(labelled_folder), {"x.png": "x"}))
+        PictureFiles(labelled_folder).read("x.png")
 
 
 @pytest.fixture
@@ -139,10 +136,10 @@ def test_a_missing_picture_is_refused_with_the_place_of_its_label_or_dropped_and
 )
 def test_a_name_that_is_not_below_the_folder_of_the_pictures_is_refused(name: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        parse_labels(f"{name}\tx\n".encode(), "l.tsv")
+        parse_label_file(f"{name}\tx\n".encode(), "l.tsv")
 
 
 def test_a_name_is_brought_to_its_shortest_form_before_doubles_are_sought() -> None:
-    assert parse_labels(b"./a.png\tx\nb//c.png\ty\n", "l") == {"a.png": "x", "b/c.png": "y"}
+    assert labels(b"./a.png\tx\nb//c.png\ty\n") == {"a.png": "x", "b/c.png": "y"}
     with pytest.raises(ValueError, match=r"line 2 of l labels a\.png a second time"):
-        parse_labels(b"a.png\tx\n./a.png\ty\n", "l")
+        labels(b"a.png\tx\n./a.png\ty\n")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from data.folder_lines import FolderLines
-from data.importers.tsv import parse_labels, tsv_entries
 from data.lines import (
     Picture,
     StoredLines,
@@ -25,7 +24,6 @@ from data.lines import (
     split_source,
 )
 from data.lmdb_lines import Entry, LmdbLines, write_lmdb
-from data.picture_files import PictureFiles
 
 WORDS = ["Milk", "2.50", "Total", "book"]
 
@@ -123,8 +121,8 @@ def same_lines(many: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sto
     with zipfile.ZipFile(many.with_suffix(".zip"), "w") as archive:
         for file in sorted(many.rglob("*.*")):
             archive.write(file, file.relative_to(many).as_posix())
-    files = PictureFiles(many)
-    write_lmdb(many.with_suffix(".lmdb"), tsv_entries(files, parse_labels(files.read("labels.tsv"), "labels")))
+    lines = FolderLines(many)
+    write_lmdb(many.with_suffix(".lmdb"), map(lines.entry, range(len(lines))))
     monkeypatch.chdir(many.parent)
     sources: list[StoredLines] = [
         FolderLines(many), FolderLines("words"), FolderLines(many.with_suffix(".zip")),

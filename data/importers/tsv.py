@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from data.importers.rows import Label, LabelsAt, name_inside, text_lines
-from data.lmdb_lines import Entry
-from data.picture_files import PictureFiles
 
 LABELS = "labels.tsv"
 
@@ -19,12 +16,6 @@ class LabelFile(NamedTuple):
 
     labels: dict[str, str]
     groups: dict[str, str]
-
-
-def parse_labels(content: bytes, origin: str) -> dict[str, str]:
-    """Picture name -> text in NFC; else like parse_label_file."""
-    labels = parse_label_file(content, origin).labels
-    return {name: unicodedata.normalize("NFC", label) for name, label in labels.items()}
 
 
 def parse_label_file(content: bytes, origin: str) -> LabelFile:
@@ -56,11 +47,3 @@ def tsv_labels(file: LabelsAt) -> Iterator[Label]:
             form = "picture<TAB>text" + ("<TAB>group" if tabs == 2 else "")
             raise ValueError(f"{place} has {len(fields)} tabs ({row[:60]!r}); write {form}")
         yield Label(name, fields[0], place, (fields[1] or None) if tabs == 2 else None)
-
-
-def tsv_entries(
-    files: PictureFiles, labels: Mapping[str, str | None], groups: Mapping[str, str] | None = None
-) -> Iterator[Entry]:
-    """The labelled pictures in the order of labels; FileNotFoundError where one is not among the files."""
-    for name, text in labels.items():
-        yield Entry(files.read(name), text, name, group=(groups or {}).get(name))

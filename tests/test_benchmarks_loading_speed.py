@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.reading import RightPadding, UsualLines, clocked, opencv_picture, ours, pillow_picture, usual
+from benchmarks.loading_speed import RightPadding, UsualLines, clocked, opencv_picture, ours, pillow_picture, usual
 from crnn.charset import Charset
 from data.batches import Batching, Stream, Windows
 from data.lines import open_lines

@@ -1,4 +1,4 @@
-"""From an LMDB of JPEGs to batches, beside the usual Dataset: `python -m benchmarks.reading`, minutes.
+"""From an LMDB of JPEGs to batches, beside the usual Dataset: `python -m benchmarks.loading_speed`, minutes.
 
 Three ways read the same lines of two real training sets side by side: ours, and a Dataset as text-recognition
 repositories write it, with Pillow and with OpenCV. They take turns round by round, with the same number of workers, and
@@ -70,7 +70,7 @@ class ReadingOptions:
     """
 
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
-    out: Path = Path("runs/reading")
+    out: Path = Path("runs/loading-speed")
     workers: tuple[int, ...] = (0, 1, 2)
     rounds: int = 5
     windows: int = 6
@@ -147,7 +147,7 @@ def main() -> None:
     paths = [imported(options, name) for name in SETS]
     windows, copies = make_windows(paths), [copied(path) for path in paths]
     content: dict[str, Any] = {
-        "command": "python -m benchmarks.reading",
+        "command": "python -m benchmarks.loading_speed",
         "sets": {name: len(source.texts()) for name, source in zip(SETS, windows.stream.sources, strict=True)},
         "what": WHAT,
         "lines_a_turn": options.windows * WINDOW,
@@ -158,7 +158,7 @@ def main() -> None:
         content["waiting"] = [
             waiting(windows, workers, augment, options.steps) for workers in (0, 1) for augment in (False, True)
         ]
-    write_json(RESULTS / "reading.json", content)
+    write_json(RESULTS / "loading_speed.json", content)
 
 
 def imported(options: ReadingOptions, name: str) -> Path:
