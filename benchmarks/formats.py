@@ -23,6 +23,7 @@ from benchmarks.charts import Point, scatter, standalone
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.latency import measure
 from benchmarks.markdown import megabytes, percent, table
+from benchmarks.real_pair import RealPairOptions, sources
 from benchmarks.stages import RESULTS, bench_models, run_result, run_stage, without_paths, write_json
 from crnn.runtimes import Runtime, open_runtime
 from data.picture import prepare
@@ -134,12 +135,11 @@ def time_width(runtimes: dict[str, Runtime], width: int) -> dict[str, dict[str, 
 
 def train_aware(options: FormatsOptions, student: Path, out: Path) -> None:
     """The student, taught on with simulated int8 by the same teacher on the same lines."""
-    real = [f"{options.data / name}.zip:{weight}" for name, weight in (("iiit5k_train", 0.25), ("sroie_train", 0.25))]
     run_stage(
         out, "distill.cli",
         ["--teacher", str(options.pair / "teacher.pt"), "--init", str(student), "--quantise-aware",
-         "--student-backbone", "resnet18", "--out", str(out), "--data", "synth:0.5", *real,
-         "--drop-bad", "--validation-lines", "600", "--distance-at", "both",
+         "--student-backbone", "resnet18", "--out", str(out),
+         *sources(RealPairOptions(options.data, out=options.pair)), "--distance-at", "both",
          "--until", str(options.aware_steps), "--validate-every", "250", "--learning-rate", "3e-4", "--warm-up", "50",
          "--threads", "1", "--seed", "4"],
     )  # fmt: skip

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.intervals import bootstrap_interval
 from benchmarks.markdown import table
 from benchmarks.readings import Readings, read, readings
+from benchmarks.real_pair import cleaned
 from benchmarks.recipes import EASY, SMALL
 from benchmarks.stages import RESULTS, finished, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
@@ -75,7 +76,8 @@ def main() -> None:
     for seed in SEEDS:
         for name, arguments in arms(choice["chosen"]).items():
             model = options.out / f"{name}-{seed}.pt"
-            whole = [f"{options.out / 'words.lmdb'}", *(f"{options.data / name}.zip" for name in TRAIN_SETS)]
+            real = [str(cleaned(options.data, options.out, name)) for name in TRAIN_SETS]
+            whole = [str(options.out / "words.lmdb"), *real]
             go_on(options, model, whole, options.steps, seed, arguments)
             read(model, [options.data / f"{name}.zip" for name in TEST_SETS] + [options.out / "rich.lmdb"])
             write_results(options, choice)
@@ -89,7 +91,7 @@ def draw(options: RareOptions) -> None:
     make = ["data", "make", "--out", str(rich), "--count", str(RICH_LINES), "--seed", str(RICH_SEED)]
     run_stage(rich, "crnn", [*make, "--longest", "20", "--fonts", "held-out", "--words", "held-out"])
     for name in TRAIN_SETS:
-        source = open_lines(options.data / f"{name}.zip")
+        source = open_lines(cleaned(options.data, options.out, name))
         for part, lines in zip(("rest", "held"), hold_out(source, HELD_SHARE), strict=True):
             path = options.out / f"{name}-{part}.lmdb"
             if not path.exists():

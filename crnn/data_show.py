@@ -13,7 +13,6 @@ import cv2
 import tyro
 
 from crnn.checkpoint import write_atomically
-from crnn.commands import parse_options
 from crnn.progress import with_progress
 from data.contact_page import contact_page
 from data.contact_sheet import contact_sheet
@@ -78,7 +77,9 @@ class Found(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    options = parse_options(ShowOptions, argv, "crnn data show", "Draw a contact sheet of lines, labels and keys.")
+    options = tyro.cli(
+        ShowOptions, args=argv, prog="crnn data show", description="Draw a contact sheet of lines, labels and keys."
+    )
     if options.report is not None:
         shown, of = reported(options)
         title = f"{options.finding} in {options.source or options.report}"

@@ -13,7 +13,6 @@ import numpy as np
 import tyro
 
 from crnn.checkpoint import write_atomically
-from crnn.commands import parse_options
 from data.lines import open_lines
 from data.stats import Stats, quantiles, script_of, stats_of
 
@@ -46,7 +45,9 @@ class StatsOptions:
 
 
 def main(argv: list[str]) -> int:
-    options = parse_options(StatsOptions, argv, "crnn data stats", "Tell lengths, sizes and characters of lines.")
+    options = tyro.cli(
+        StatsOptions, args=argv, prog="crnn data stats", description="Tell lengths, sizes and characters of lines."
+    )
     stats = stats_of([open_lines(source) for source in options.sources])
     result = as_json(stats, options)
     print(json.dumps(result, ensure_ascii=False, indent=1) if options.json else report(result))

@@ -14,7 +14,6 @@ import tyro
 
 from crnn.charset import NAMED_CHARSETS, Case, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_tensors, save_checkpoint
-from crnn.commands import parse_options
 from data.picture import InputSpec
 
 if TYPE_CHECKING:
@@ -89,12 +88,8 @@ class ImportOptions:
 
 
 def main(argv: list[str]) -> int:
-    options = parse_options(
-        ImportOptions,
-        argv,
-        "crnn import-teacher",
-        "Make a checkpoint of a CRNN that was trained with deep-text-recognition-benchmark or EasyOCR.",
-    )
+    about = "Make a checkpoint of a CRNN that was trained with deep-text-recognition-benchmark or EasyOCR."
+    options = tyro.cli(ImportOptions, args=argv, prog="crnn import-teacher", description=about)
     made = import_teacher(options, "crnn import-teacher " + shlex.join(argv))
     sizes = made.info.sizes
     print(
