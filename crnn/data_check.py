@@ -100,7 +100,8 @@ def main(argv: list[str]) -> int:
     options = parse_options(CheckOptions, argv, "crnn data check", "Tell what is wrong with sets of lines.")
     if options.fix is not None:
         refuse_writing_over(options.fix, [*options.sources, *options.against], "--fix")
-    sources, against = ([open_lines(name) for name in names] for names in (options.sources, options.against))
+    sources = [open_lines(name, absent_pictures=True) for name in options.sources]
+    against = [open_lines(name) for name in options.against]
     recogniser = load(options.model, options.threads, options.device) if options.model is not None else None
     checked = check(sources, against, options, recogniser)
     result = as_json(checked, options)

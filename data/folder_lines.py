@@ -19,18 +19,19 @@ class FolderLines:
     With a labels.tsv at its top, the lines are those it lists, in its order; without, every picture below path in
     the order of names, with no text. A key is the picture's path. Read after a fork and in workers alike.
     Raises FileNotFoundError or ValueError in one sentence where path is missing or holds no picture, or where
-    labels.tsv is malformed or lists a picture that is not there.
+    labels.tsv is malformed or lists a picture that is not there; with absent_pictures only where that line is read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, absent_pictures: bool = False) -> None:
         self.path = Path(path)
+        self._absent_pictures = absent_pictures
         self._files = PictureFiles(path)
         names = self._files.names()
         if LABELS in names:
             labels, groups = parse_label_file(self._files.read(LABELS), self._files.key(LABELS))
             present = set(names)
             missing = [name for name in labels if name not in present]
-            if missing:
+            if missing and not absent_pictures:
                 others = f" and {len(missing) - 1} others, which are" if len(missing) > 1 else ", which is"
                 raise FileNotFoundError(
                     f"{self._files.key(LABELS)} lists {missing[0]}{others} not there; add the pictures, remove the "
@@ -47,8 +48,8 @@ class FolderLines:
         self._texts = [None if label is None else unicodedata.normalize("NFC", label) for label in self._labels]
         self._sizes: list[tuple[int, int]] | None = None
 
-    def __reduce__(self) -> tuple[type[FolderLines], tuple[Path]]:
-        return FolderLines, (self.path,)
+    def __reduce__(self) -> tuple[type[FolderLines], tuple[Path, ...] | tuple[Path, bool]]:
+        return FolderLines, (self.path, self._absent_pictures)
 
     def __len__(self) -> int:
         return len(self._names)

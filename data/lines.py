@@ -129,8 +129,11 @@ class Subset:
         return [sizes[i] for i in self.indices]
 
 
-def open_lines(path: Path | str) -> StoredLines:
-    """An LMDB, a folder of pictures or a zip of them; FileNotFoundError or ValueError in one sentence."""
+def open_lines(path: Path | str, absent_pictures: bool = False) -> StoredLines:
+    """An LMDB, a folder of pictures or a zip of them; FileNotFoundError or ValueError in one sentence.
+
+    absent_pictures: open a set that lists pictures which are not there, too: reading such a line raises then.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give an LMDB, a folder or a zip of pictures")
@@ -140,7 +143,7 @@ def open_lines(path: Path | str) -> StoredLines:
         return LmdbLines(path)
     from data.folder_lines import FolderLines
 
-    return FolderLines(path)
+    return FolderLines(path, absent_pictures)
 
 
 def split_source(text: str) -> tuple[str, float]:

@@ -181,6 +181,19 @@ def test_fix_never_writes_over_what_it_checks(
     assert (tmp_path / "x.lmdb" / "data.mdb").read_bytes() == before
 
 
+def test_pictures_that_are_listed_and_not_there_are_findings_and_left_out(
+    make: Make, draw_word: Callable[[str], Picture], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    total, book, milk = map(draw_word, ("Total", "book", "Milk"))
+    folder = make("set", (total, "Total"), (book, "book"), (milk, "Milk"))
+    for name in ("0.png", "2.png"):
+        (folder / name).unlink()
+    told = findings(capsys, folder, "--fix", tmp_path / "x.lmdb")["broken-picture"]
+    assert [key for key, _ in told] == ["0.png", "2.png"]
+    assert "there is no 0.png" in told[0][1]
+    assert list(LmdbLines(tmp_path / "x.lmdb").texts()) == ["book"]
+
+
 def test_fix_keeps_groups(make: Make, draw_word: Callable[[str], Picture], tmp_path: Path) -> None:
     folder = make("set", (draw_word("Total"), "Total\tr1"), (draw_word("book"), "book\tr2"))
     assert run("data", "check", folder, "--fix", tmp_path / "x.lmdb") == 0
