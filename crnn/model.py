@@ -110,3 +110,17 @@ def copy_classifier(model: Crnn, charset: Charset, weights: dict[str, Tensor], k
 def parameter_count(module: nn.Module) -> int:
     """Trainable and frozen parameters, buffers not counted."""
     return sum(p.numel() for p in module.parameters())
+
+
+def available_device(name: str) -> torch.device:
+    """The device of this name; ValueError where the name is unknown or this machine has none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}; known are cpu, cuda, cuda:N and mps") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = counts.get(device.type, 0)
+    if (device.index or 0) >= count:
+        usable = ", ".join(kind for kind, number in counts.items() if number)
+        raise ValueError(f"the device {name} is not there ({count} of its kind found); use one of: {usable}")
+    return device

@@ -22,9 +22,8 @@ from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions, same_run, write_run
 from crnn.fit import Save, evaluate, fit
-from crnn.model import Crnn, copy_classifier, parameter_count
+from crnn.model import Crnn, available_device, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
-from crnn.runtimes.torch_runtime import available_device
 from crnn.score import Score
 from data.batches import ENDLESS, Batching, Stream, Windows
 from data.lines import Line, LineSource, Picture, StoredLines, fitting_lines, hold_out, open_lines, split_source

@@ -28,9 +28,9 @@ from crnn.characters.regions import mean_features
 from crnn.characters.support import support_crops, support_labels
 from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
 from crnn.commands import sentence
+from crnn.model import available_device
 from crnn.progress import with_progress
 from crnn.read import escaped, printable
-from crnn.runtimes.torch_runtime import available_device
 from data.class_folders import open_labelled
 from data.contact_sheet import contact_sheet
 from data.lines import StoredLines, line_name, open_lines

@@ -33,7 +33,7 @@ from crnn.characters.model import CharacterModel, class_probabilities, embedded
 from crnn.characters.reading import LearntScores, learnt_bias, learnt_scores, read_classes
 from crnn.characters.support import support_crops, support_labels
 from crnn.characters.train import MEMORY_MOST
-from crnn.runtimes.torch_runtime import available_device
+from crnn.model import available_device
 from data.class_folders import open_labelled
 from data.lines import StoredLines, open_lines
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from crnn.checkpoint import ModelInfo, load_checkpoint
-from crnn.model import Crnn, parameter_count
+from crnn.model import Crnn, available_device, parameter_count
 
 
 class TorchRuntime:
@@ -49,17 +49,3 @@ def open_torch(path: Path, threads: int | None = None, device: str = "cpu") -> T
     if threads is not None:
         torch.set_num_threads(threads)
     return TorchRuntime(Crnn.from_checkpoint(checkpoint), checkpoint.info, path, found)
-
-
-def available_device(name: str) -> torch.device:
-    """The device of this name; ValueError where the name is unknown or this machine has none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"there is no device {name!r}; known are cpu, cuda, cuda:N and mps") from error
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    count = counts.get(device.type, 0)
-    if (device.index or 0) >= count:
-        usable = ", ".join(kind for kind, number in counts.items() if number)
-        raise ValueError(f"the device {name} is not there ({count} of its kind found); use one of: {usable}")
-    return device
