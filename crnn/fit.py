@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import load_tensors, save_tensors
 from crnn.commands import LEARNING_RATES, FitOptions, Until, rate
-from crnn.ctc import Reading, blank_outside, greedy_batch
+from crnn.ctc import LogProbs, Reading, blank_outside, greedy_batch
 from crnn.model import Crnn, Outputs
 from crnn.objectives.recognition import DeviceBatch, Terms
 from crnn.score import Score, score
@@ -188,21 +188,30 @@ def on_device(batch: Batch, spec: InputSpec, device: torch.device) -> DeviceBatc
     )
 
 
-@torch.inference_mode()
 def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec, batch: int = 64) -> list[Reading]:
     """What the model reads in each line, in float32, each at its natural width, by best path."""
+    readings: dict[int, Reading] = {}
+    for some, log_probs in line_log_probs(model, lines, spec, batch):
+        readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
+    return [readings[i] for i in range(len(lines))]
+
+
+def line_log_probs(
+    model: Crnn, lines: Sequence[Line], spec: InputSpec, batch: int = 64
+) -> Iterator[tuple[list[int], LogProbs]]:
+    """(indices, log-probabilities (N, T, K)) of lines of one natural width at a time, in float32, margins blank."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     by_width: dict[int, list[int]] = {}
     for i, line in enumerate(lines):
         by_width.setdefault(natural_width(line.picture.shape[0], line.picture.shape[1], spec), []).append(i)
-    readings: dict[int, Reading] = {}
     for indices in by_width.values():
         for start in range(0, len(indices), batch):
             some = indices[start : start + batch]
             pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not float32
+            # TF32 is not float32
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
             if spec.narrow == "margins":
                 own = model.sizes
@@ -213,9 +222,8 @@ def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: Input
                 log_probs = np.stack(
                     [blank_outside(line, *columns) for line, columns in zip(log_probs, shown, strict=True)]
                 )
-            readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
+            yield some, log_probs
     model.train(training)
-    return [readings[i] for i in range(len(lines))]
 
 
 def evaluate(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec) -> Score:

@@ -35,6 +35,8 @@ class ExtendOptions:
             fewer of the new characters.
         validation_lines: held out, of old characters, and as many with new ones; on as many training lines of old
             characters the biases of new rows are set.
+        may_lose: share of the held-out lines of old characters that may be read worse than by the old model: after
+            training the biases of new rows are raised as far as this allows, so that more new characters are read.
         resume: go on with the interrupted run of this --out.
         overwrite: replace the result or the interrupted run of this --out.
         fit: the training loop; adamw's learning rate is 1e-3 where none is given.
@@ -50,6 +52,7 @@ class ExtendOptions:
     examples: int = 40
     train_encoder: bool = True
     validation_lines: int = 500
+    may_lose: float = 0.0
     resume: bool = False
     overwrite: bool = False
     fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=_few_steps)
@@ -61,6 +64,8 @@ class ExtendOptions:
             raise ValueError(
                 f"--examples is {self.examples} and --validation-lines {self.validation_lines}; give at least 1 of each"
             )
+        if not 0 <= self.may_lose < 1:
+            raise ValueError(f"--may-lose is {self.may_lose}; give a share from 0 to under 1, such as 0.003")
         if not self.drawn and not self.data:
             raise ValueError("--no-drawn leaves no line with a new character; give some with --data")
 

@@ -25,7 +25,7 @@ from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
-from distill.extend import NEAR, Anchored, Steady, drawable_of, extend, extended, near_new
+from distill.extend import NEAR, RAISES, Anchored, Steady, drawable_of, extend, extended, near_new, raise_biases
 from distill.extend_cli import ExtendOptions
 from distill.new_rows import chosen_examples, new_rows
 
@@ -66,6 +66,40 @@ def test_examples_are_found_however_late_a_stored_set_shows_them(tmp_path: Path)
     assert [line.text for line in chosen_examples(of, charset, ["+"], 2)] == ["+", "a+"]
     with pytest.raises(ValueError, match="no training line shows 'x'"):
         chosen_examples(of, charset, ["+", "x"], 2)
+
+
+def test_biases_are_raised_as_far_as_old_lines_allow(model: Path, lines: Path) -> None:
+    checkpoint = load_checkpoint(model)
+    charset, spec = checkpoint.info.charset, checkpoint.info.input_spec
+    added = [charset.characters.index(c) + 1 for c in "ef"]
+
+    def read(raised: float) -> list[str]:
+        changed = dict(checkpoint.weights)
+        changed["classifier.bias"] = changed["classifier.bias"].clone()
+        changed["classifier.bias"][added] += raised
+        network = Crnn.from_checkpoint(replace(checkpoint, weights=changed))
+        return [reading.text for reading in read_lines(network, old_lines, charset, spec)]
+
+    stored = open_lines(lines)
+    old_lines = [replace(stored[i], text="") for i in range(len(stored))]
+    old_lines = [replace(line, text=text) for line, text in zip(old_lines, read(0), strict=True)]
+    same = [sum(a == b for a, b in zip(read(0), read(amount), strict=True)) for amount in RAISES]
+    for least in (16, 12, 4):
+        copy = model.with_name("copy.pt")
+        copy.write_bytes(model.read_bytes())
+        raised = raise_biases(copy, old_lines, added, least / 16)
+        fails = next((i for i, count in enumerate(same) if count < least), len(RAISES))
+        assert raised == RAISES[fails - 1]
+        bias = load_checkpoint(copy).weights["classifier.bias"] - checkpoint.weights["classifier.bias"]
+        assert bias[added].tolist() == pytest.approx([raised] * 2)
+        assert bias.count_nonzero() == (2 if raised else 0)
+
+
+def test_a_model_that_has_lost_old_lines_already_gets_no_higher_biases(model: Path, lines: Path) -> None:
+    stored = open_lines(lines)
+    before = model.read_bytes()
+    assert raise_biases(model, [replace(stored[i], text="wrong") for i in range(4)], [1], 0.5) == 0
+    assert model.read_bytes() == before
 
 
 def test_the_grown_model_knows_old_and_new_characters(model: Path) -> None:
