@@ -238,7 +238,9 @@ def write_run(out: Path, command: str, options: Any, result: dict[str, Any] | No
     """
     from crnn.checkpoint import write_atomically
 
-    content = {"command": command, "options": dataclasses.asdict(options), "result": result}
+    fields = dataclasses.asdict(options)
+    fields |= {name: False for name in ("resume", "overwrite") if name in fields}  # of that call, not of the next one
+    content = {"command": command, "options": fields, "result": result}
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n"
     write_atomically(run_path(out), lambda file: file.write(text.encode()) and None)
 

@@ -71,7 +71,7 @@ def train(options: TrainOptions, command: str) -> Path:
     start = load_checkpoint(options.init) if options.init else None
     encoder = load_checkpoint(options.init_encoder) if options.init_encoder else None
     charset = choose_charset(options, start or encoder)
-    spec = start.info.input_spec if start else InputSpec(min_width=options.min_width, narrow=options.narrow)
+    spec = input_spec(options, start)
     sources = open_sources(
         options.data,
         charset,
@@ -210,7 +210,8 @@ def open_sources(
         if name in SYNTHETIC:
             drawn, unseen = synthetic(synth, charset, name == "synth-easy", seed)
             training.append(drawn)
-            held.append((weight, unseen))
+            if share != 0:
+                held.append((weight, unseen))
         else:
             source = checked(name)
             rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0, group_by)
@@ -234,6 +235,23 @@ def open_sources(
             file=sys.stderr,
         )
     return Sources(tuple(training), tuple(weights), lines, dropped)
+
+
+PLACES = ("backgrounds", "corpus", "font_folders")
+"""Options of synthesis that name places of the machine that trained."""
+
+
+def recorded_synthesis(provenance: dict[str, Any]) -> dict[str, Any]:
+    """How the lines were drawn that a model file names; without places that are no longer there, and stderr says so."""
+    fields = dict(provenance.get("synth", {}))
+    for name in PLACES:
+        value = fields.get(name) or ()
+        places = [value] if isinstance(value, str) else list(value)
+        gone = [place for place in places if not Path(place).exists()]
+        if gone:
+            print(f"warning: {gone[0]}, with which lines were drawn, is not there: drawn without it", file=sys.stderr)
+            del fields[name]
+    return fields
 
 
 def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -> tuple[LineSource, LineSource]:
@@ -265,6 +283,14 @@ def validation_share(validation: str) -> float | None:
 def _draw(held: list[tuple[float, LineSource]], count: int) -> list[Line]:
     total = sum(weight for weight, _ in held)
     return [source[i] for weight, source in held for i in range(min(len(source), round(count * weight / total)))]
+
+
+def input_spec(options: TrainOptions, start: Checkpoint | None) -> InputSpec:
+    """That of the checkpoint started from, with another least width or another way to it where one is asked for."""
+    usual = InputSpec()
+    asked = {"min_width": options.min_width, "narrow": options.narrow}
+    changed: Any = {name: value for name, value in asked.items() if start is None or value != getattr(usual, name)}
+    return replace(start.info.input_spec if start else usual, **changed)
 
 
 def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | None, encoder: Checkpoint | None) -> Crnn:

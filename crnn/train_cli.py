@@ -14,6 +14,9 @@ from crnn.commands import FitOptions, parse_options
 from crnn.objectives.loss_weights import parse_character_losses
 from data.synthesis.source import SynthesisOptions
 
+BACKBONE_SIZES = ("backbone", "width")
+ENCODER_SIZES = ("features", "encoder", "hidden", "layers", "linear")
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -33,7 +36,7 @@ class TrainOptions:
         charset: a named one (ascii, alphanumeric, alphanumeric-lower, digits), a UTF-8 file of characters, chars:...,
             or data for those of the labels; that of the checkpoint started from, else ascii, where none is given.
         case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep, the default.
-        min_width: pixels; narrower lines are brought to it.
+        min_width: pixels; narrower lines are brought to it. With --init, that of the checkpoint where none is given.
         narrow: how they are.
         validation: share of each stored source that is held out, by group where lines have one (a receipt, page or
             writer), or a source of its own; synthetic lines are validated on fonts and words of their own.
@@ -94,6 +97,13 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.init is not None and self.init_encoder is not None:
             raise ValueError(f"--init {self.init} brings an encoder of its own; leave --init or --init-encoder out")
+        brought = BACKBONE_SIZES + ENCODER_SIZES if self.init else ENCODER_SIZES if self.init_encoder else ()
+        for name in brought:
+            if getattr(self, name) != TrainOptions.__dataclass_fields__[name].default:
+                flag = "--init" if self.init else "--init-encoder"
+                raise ValueError(
+                    f"{flag} brings its own --{name}, and {getattr(self, name)} is asked for; leave one out"
+                )
         parse_character_losses(self.character_loss)
         if self.init is not None and self.imagenet:
             raise ValueError(f"--init {self.init} brings a backbone of its own; leave --init or --imagenet out")

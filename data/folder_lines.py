@@ -45,7 +45,7 @@ class FolderLines:
             self._groups = [None] * len(self._names)
         if not self._names:
             raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
-        self._texts = [None if label is None else unicodedata.normalize("NFC", label) for label in self._labels]
+        self._texts = [None if label is None else unicodedata.normalize("NFC", label).strip() for label in self._labels]
         self._sizes: list[tuple[int, int]] | None = None
 
     def __reduce__(self) -> tuple[type[FolderLines], tuple[Path, ...] | tuple[Path, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -155,7 +156,7 @@ def split_source(text: str) -> tuple[str, float]:
         weight = float(number)
     except ValueError:
         return text, 1.0
-    if not weight > 0:
+    if not 0 < weight < math.inf:
         raise ValueError(f"{text!r} gives its source the weight {number}; give a number above 0")
     return source, weight
 

@@ -87,7 +87,7 @@ class DistillOptions:
     layers: int | None = None
     outside_size_bounds: Literal["warn", "refuse", "allow"] = "warn"
     keep_features: Literal["no", "memory", "disk"] = "no"
-    validation: str = "0.05"
+    validation: str | None = None
     group_by: str | None = None
     validation_lines: int = 1000
     augment: bool = True

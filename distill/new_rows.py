@@ -80,6 +80,10 @@ def new_rows(
     encoded = torch.cat([_outputs(old, line, spec)[0][0] for line in old_lines])  # (M, H)
     best = old.classifier(encoded).max(-1)  # (M,)
     characters = encoded[best.indices != 0]
+    if len(characters) < 2:
+        raise ValueError(
+            "the model reads nothing in lines of old characters, so nothing can be added to it; train it on"
+        )
     apart = found - descriptions[classes]
     spread = (torch.cov(characters.T) + apart.T @ apart / len(apart)) / 2  # (H, H)
     spread += SHRINKAGE * spread.diagonal().mean() * torch.eye(len(spread))

@@ -108,6 +108,10 @@ class TeacherFeatures:
     def put(self, item: tuple[int, int], value: Tensor) -> None:
         """value: (T, features)."""
         half = value.detach().half().cpu()
+        if not bool(torch.isfinite(half).all()):
+            raise ValueError(
+                "the teacher's features are too large for --keep-features, which keeps half precision; leave it out"
+            )
         if self._file is None:
             self._kept[item] = half
             return

@@ -24,11 +24,13 @@ from crnn.train import (
     make_windows,
     open_sources,
     provenance,
+    recorded_synthesis,
     refuse_overwriting,
     report,
     resume_path,
     saver,
     start_torch,
+    validation_share,
     validator,
     with_character_losses,
 )
@@ -39,6 +41,10 @@ from distill.student import build_student, outside_bounds, shared_spec, start_ba
 
 if TYPE_CHECKING:
     from distill.cli import DistillOptions
+
+
+USUAL_SHARE = "0.05"
+"""Held out where neither the command nor the teacher's file says."""
 
 
 def distill(options: DistillOptions, command: str) -> Path:
@@ -67,11 +73,12 @@ def distill(options: DistillOptions, command: str) -> Path:
     teacher_model = Crnn.from_checkpoint(teacher)
     check_bounds(teacher_model, student, options.outside_size_bounds)
     data = options.data + options.unlabelled or recorded_data(teacher, options.teacher)
-    synth = teacher.info.provenance.get("synth", {})
+    synth = recorded_synthesis(teacher.info.provenance)
+    validation = options.validation or recorded_validation(teacher, bool(options.data + options.unlabelled))
     unlabelled = options.ctc_weight == 0
     group_by = options.group_by or teacher.info.provenance.get("group_by")
     sources = open_sources(
-        data, charset, spec, options.validation, options.validation_lines, options.drop_bad,
+        data, charset, spec, validation, options.validation_lines, options.drop_bad,
         synth, options.fit.seed, unlabelled, group_by, student.sizes,
     )  # fmt: skip
     features = kept_features(options, data)
@@ -88,7 +95,7 @@ def distill(options: DistillOptions, command: str) -> Path:
     shown = shared_spec(taught_spec, spec)
     windows = make_windows(sources, charset, shown, options.fit, options.augment, exact, teacher.info.sizes)
     taught = {key: teacher.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "parameters")}
-    made = provenance(command, data, options.fit.seed, sources, synth, group_by, options.validation)
+    made = provenance(command, data, options.fit.seed, sources, synth, group_by, validation)
     made |= {"characters": asdict(counted), "teacher": taught}
     info = ModelInfo(charset, spec, student.sizes, made, pixels_per_column=student.sizes.pixels_per_column)
     keep, validate = saver(options.out, info), validator(sources.validation, charset, spec)
@@ -169,6 +176,24 @@ def recorded_data(teacher: Checkpoint, path: Path) -> tuple[str, ...]:
         if name not in SYNTHETIC and not Path(name).exists():
             raise FileNotFoundError(f"{path} was trained on {name}, which is no longer there; give --data")
     return tuple(data)
+
+
+def recorded_validation(teacher: Checkpoint, other_data: bool) -> str:
+    """What the teacher was validated on, which the student is to leave alone too; else a share of 0.05.
+
+    Raises FileNotFoundError where that is a source that is no longer there, and it is the teacher's lines that are
+    learnt from; of other_data the usual share is held out then, and stderr says so.
+    """
+    recorded = str(teacher.info.provenance.get("validation") or "")
+    if recorded in ("", "0") or validation_share(recorded) == 0:
+        return USUAL_SHARE
+    if validation_share(recorded) is not None or recorded in SYNTHETIC or Path(recorded).exists():
+        return recorded
+    sentence = f"the teacher was validated on {recorded}, which is no longer there"
+    if not other_data:
+        raise FileNotFoundError(f"{sentence}; give --validation, a share or a source")
+    print(f"distill: {sentence}: a share of {USUAL_SHARE} is held out; --validation says otherwise", file=sys.stderr)
+    return USUAL_SHARE
 
 
 def kept_features(options: DistillOptions, data: tuple[str, ...]) -> TeacherFeatures | None:

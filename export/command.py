@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from crnn.runtimes.torch_runtime import TorchRuntime
     from export.lines import ExportLines
 
+FIXED_WIDTH = 320
 COST_LINES = 50
 """Calibration lines on which the cost of quantising one operator alone is measured."""
 
@@ -62,8 +63,8 @@ class ExportOptions:
     """At most so many; 0 fits no temperature."""
     max_drop: float = 0.01
     """Share of the calibration lines that int8 may lose; beyond it operators are kept in float, one by one."""
-    fixed_width: int = 320
-    """Pixels, of formats with a fixed width."""
+    fixed_width: int | None = None
+    """Pixels, of formats with a fixed width; left out: 320, or the model's own where it takes one width alone."""
     seed: int = 0
     """Of what is drawn."""
     json: bool = False
@@ -235,8 +236,14 @@ class ExportJob:
     def spec_of(self, target: Target) -> InputSpec:
         """The input spec of a format; one of fixed width shrinks longer lines and gives shorter ones margins."""
         spec, width = self.info.input_spec, self.options.fixed_width
-        if not target.fixed_width:
+        only = spec.min_width if spec.min_width == spec.max_width else None
+        if not target.fixed_width or (only and width in (None, only)):
             return spec
+        if only:
+            raise ValueError(
+                f"--fixed-width is {width}, and {self.options.model} takes {only} pixels alone; leave it out"
+            )
+        width = FIXED_WIDTH if width is None else width
         if width < 1 or width % spec.width_multiple:
             raise ValueError(f"--fixed-width is {width}; give a multiple of {spec.width_multiple} pixels")
         return replace(spec, min_width=width, max_width=width, narrow="margins")

@@ -11,11 +11,8 @@ import numpy as np
 
 from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
-from crnn.train import SYNTHETIC, open_sources, synthetic, validation_share
+from crnn.train import PLACES, SYNTHETIC, open_sources, synthetic, validation_share
 from data.lines import Line, LineSource, open_lines, split_source
-
-MACHINE = ("corpus", "font_folders")
-"""Options of synthesis that name places of the machine that trained; any fonts and words do here."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,21 @@ def held_out_lines(asked: str, info: ModelInfo, path: Path, count: int) -> list[
         if validation_share(asked) is not None:
             raise ValueError(f"--validation is {asked}; give a source of labelled lines, or synth")
         recorded = ()
-    elif validation in ("", "0") or any(name not in SYNTHETIC and not Path(name).exists() for name in names):
+    elif validation == "0":
+        print(
+            f"crnn export: {path} was trained without validation lines, so confidences stay as the network gives them; "
+            "--validation names lines that it never saw",
+            file=sys.stderr,
+        )
+        return []
+    elif not validation or any(name not in SYNTHETIC and not Path(name).exists() for name in names):
         print(
             f"crnn export: what {path} was validated on is not there, so confidences stay as the network gives them; "
             "--validation names lines that it never saw",
             file=sys.stderr,
         )
         return []
-    drawn = {key: value for key, value in made.get("synth", {}).items() if key not in MACHINE}
+    drawn = {key: value for key, value in made.get("synth", {}).items() if key not in PLACES}
     found = open_sources(
         recorded, info.charset, info.input_spec, validation, count, True, drawn, made.get("seed", 0), True,
         made.get("group_by"), info.sizes,
@@ -108,7 +112,7 @@ def open_pair(name: str, info: ModelInfo, seed: int) -> tuple[LineSource, LineSo
     if name not in SYNTHETIC:
         source = open_lines(name)
         return source, source
-    fields = {key: value for key, value in info.provenance.get("synth", {}).items() if key not in MACHINE}
+    fields = {key: value for key, value in info.provenance.get("synth", {}).items() if key not in PLACES}
     return synthetic(fields, info.charset, name == "synth-easy", seed)
 
 

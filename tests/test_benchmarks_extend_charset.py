@@ -21,8 +21,9 @@ from benchmarks.extend_charset import (
     lacking,
     pooled_interval,
     shares,
-    steps_table,
+    trade_table,
 )
+from benchmarks.markdown import NOT_RUN
 from crnn.charset import Charset, sorted_characters
 from data.synthesis.texts import PRINTABLE
 
@@ -102,7 +103,11 @@ def test_the_table_gives_points_with_their_interval() -> None:
     assert rows[-2] == f"| 3, half of lines_de | anchor and rehearsal | 50.0 (88.0 to 94.0) |  | {cells} | 7 |"
 
 
-def test_runs_of_several_lengths_stand_in_one_table() -> None:
-    row = {"steps": 2500, "new_read": 0.874, "old_exact": 0.798, "old_exact_before": 0.812, "old_readings_changed": 61}
-    told = steps_table({"rows": [row | {"old_lines": 485, "seconds": 600.0}]})
-    assert "| 2,500 | 87.4 | 79.8 (81.2) | 61 of 485 | 10 |" in told
+def test_what_biases_buy_and_cost_is_told_beside_those_that_were_not_raised() -> None:
+    first = {"raised": 0.0, "taken": False, "five": 0.8, "five-clean": 0.9, "old": 0.7, "iiit5k_test": 0.6}
+    rows = [first | {"sroie_test": 0.5}]
+    rows += [rows[0] | {"raised": amount, "taken": amount == 0.5, "five": 0.9, "old": 0.69} for amount in (0.25, 0.5)]
+    told = trade_table({"trade": rows})
+    assert "| 0.5 | 90.0 | 90.0 | -1.0 | +0.0 | +0.0 |" in told
+    assert "raised them by 0.5" in told
+    assert trade_table({"trade": []}) == NOT_RUN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from crnn import fit as fit_module
 from crnn import train as train_module
 from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint, load_tensors
-from crnn.commands import FitOptions
+from crnn.commands import FitOptions, run_path
 from crnn.train import (
     Sources,
     build_model,
@@ -23,6 +24,7 @@ from crnn.train import (
     count_characters,
     make_windows,
     open_sources,
+    recorded_synthesis,
     synthetic,
     train,
 )
@@ -133,7 +135,7 @@ def test_synthetic_validation_lines_have_fonts_and_a_seed_of_their_own() -> None
     source, unseen = synthetic({}, ASCII, True, 0)
     fonts = [{font.path for font in lines.fonts} for lines in (source, unseen)]  # type: ignore[attr-defined]
     assert not fonts[0] & fonts[1]
-    assert len(sources_of(["synth-easy"], validation_lines=7).validation) == 7
+    assert len(sources_of(["synth-easy"], validation="0.05", validation_lines=7).validation) == 7
 
 
 def test_the_same_lines_are_held_out_of_a_folder_and_of_the_lmdb_made_of_it(
@@ -264,6 +266,47 @@ def test_a_device_that_is_not_there_is_refused_and_not_replaced(
     for device in ("cuda:1", "cpu:3", "meta"):
         with pytest.raises(ValueError, match=f"the device {device} is not there"):
             train(replace(options, fit=replace(options.fit, device=device)), "crnn train")
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden", 9), ("backbone", "resnet34"), ("linear", 4)])
+def test_sizes_that_a_checkpoint_brings_are_not_asked_for_beside_it(
+    tmp_path: Path, random_checkpoint: Callable[..., Path], name: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"--init brings its own --{name}, and {value} is asked for"):
+        TrainOptions(out=tmp_path / "m.pt", init=random_checkpoint(), **{name: value})
+
+
+def test_a_checkpoint_can_go_on_with_another_least_width(
+    tmp_path: Path, labelled_folder: Path, random_checkpoint: Callable[..., Path]
+) -> None:
+    start = random_checkpoint()
+    changed = tiny(tmp_path / "m.pt", [labelled_folder])
+    options = TrainOptions(
+        out=changed.out, data=changed.data, validation="0", fit=changed.fit, init=start, min_width=64, narrow="margins"
+    )
+    made = load_checkpoint(train(options, "crnn train")).info
+    assert (made.input_spec.min_width, made.input_spec.narrow) == (64, "margins")
+    assert made.sizes == load_checkpoint(start).info.sizes
+
+
+def test_a_run_that_replaced_another_does_not_do_so_again_by_itself(tmp_path: Path, labelled_folder: Path) -> None:
+    out = train(tiny(tmp_path / "m.pt", [labelled_folder], overwrite=True), "crnn train")
+    assert json.loads(run_path(out).read_text())["options"]["overwrite"] is False
+
+
+def test_places_of_synthesis_that_are_gone_are_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here.txt").write_text("here")
+    synth = {
+        "corpus": str(tmp_path / "here.txt"),
+        "backgrounds": str(tmp_path / "gone"),
+        "font_folders": [],
+        "longest": 9,
+    }
+    assert recorded_synthesis({"synth": synth}) == {key: synth[key] for key in ("corpus", "font_folders")}
+    assert f"{tmp_path / 'gone'}, with which lines were drawn, is not there" in capsys.readouterr().err
+    assert recorded_synthesis({}) == {}
 
 
 def test_a_broken_picture_is_named_before_training_starts(tmp_path: Path, labelled_folder: Path) -> None:

@@ -73,6 +73,13 @@ def test_a_listed_picture_that_is_not_there_is_named(labelled_folder: Path) -> N
             FolderLines(place)
 
 
+def test_spaces_around_a_label_are_not_learnt(labelled_folder: Path) -> None:
+    (labelled_folder / "labels.tsv").write_text("images/000000.png\t Milk \n", encoding="utf-8")
+    lines = FolderLines(labelled_folder)
+    assert lines.texts()[0] == lines[0].text == "Milk"
+    assert lines.entry(0).text == " Milk "
+
+
 def test_how_many_listed_pictures_are_not_there_is_told(labelled_folder: Path) -> None:
     for number in (1, 3):
         (labelled_folder / f"images/00000{number}.png").unlink()

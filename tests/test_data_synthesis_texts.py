@@ -137,6 +137,12 @@ def test_a_corpus_is_brought_to_composed_characters(tmp_path: Path) -> None:
     assert "Café" in make(TextOptions(characters="Café", corpus=corpus), 50)
 
 
+def test_the_byte_order_mark_of_a_corpus_is_no_character_of_its_first_line(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_bytes(b"\xef\xbb\xbfabc\n")
+    assert "abc" in make(TextOptions(characters="abc", corpus=corpus), 50)
+
+
 def test_a_corpus_of_which_no_line_fits_is_named(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("Straße\n", encoding="utf-8")

@@ -205,6 +205,12 @@ def test_kept_features_are_the_teachers_to_half_precision(pair: tuple[Crnn, Crnn
     assert again.item() == first.item()
 
 
+@pytest.mark.parametrize("value", [70_000.0, float("nan")])
+def test_features_that_half_precision_cannot_hold_are_not_kept(value: float) -> None:
+    with pytest.raises(ValueError, match="too large for --keep-features"):
+        TeacherFeatures(None).put((0, 0), torch.full((2, 3), value))
+
+
 def test_bounds_name_what_is_outside(pair: tuple[Crnn, Crnn]) -> None:
     teacher, student = pair
     assert not any("layers" in clause for clause in outside_bounds(teacher, student))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,26 @@ def test_data_that_is_no_longer_there_is_named_and_nothing_else_is_used(teacher:
     with pytest.raises(FileNotFoundError, match=r"digits\.lmdb, which is no longer there; give --data"):
         distill(options(teacher), "distill")
     assert not teacher.with_name("student.pt").exists()
+
+
+@pytest.mark.parametrize("recorded", ["0.5", "other.lmdb"])
+def test_the_student_holds_out_what_its_teacher_held_out(teacher: Path, lines: Path, recorded: str) -> None:
+    if recorded == "other.lmdb":
+        shutil.copytree(lines, lines.with_name(recorded))
+        recorded = str(lines.with_name(recorded))
+    save_checkpoint(teacher, load_checkpoint(teacher).with_provenance(validation=recorded))
+    made = load_checkpoint(distill(options(teacher, validation=None), "distill")).info.provenance
+    assert made["validation"] == recorded
+
+
+def test_what_a_teacher_was_validated_on_and_is_gone_is_named(
+    teacher: Path, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(teacher, load_checkpoint(teacher).with_provenance(validation="gone.lmdb"))
+    with pytest.raises(FileNotFoundError, match=r"gone\.lmdb, which is no longer there; give --validation"):
+        distill(options(teacher, validation=None), "distill")
+    distill(options(teacher, validation=None, data=(str(lines),)), "distill")
+    assert "gone.lmdb, which is no longer there: a share of 0.05 is held out" in capsys.readouterr().err
 
 
 def test_a_teacher_with_another_encoder_than_asked_is_refused(teacher: Path) -> None:

@@ -17,6 +17,7 @@ from crnn.model import Crnn
 from crnn.recogniser import load
 from crnn.runtimes import open_runtime
 from data.lines import Picture
+from data.picture import InputSpec
 from export.calibration import Quantisation, calibrate, gridded_values
 from export.command import ExportJob, ExportOptions, export, main, out_paths, summary
 from export.graph import read_graph
@@ -221,6 +222,18 @@ def test_one_file_for_several_formats_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.onnx").write_text("")
     with pytest.raises(ValueError, match="2 formats are to be written; give a folder"):
         out_paths(tmp_path / "s.pt", ["onnx", "tflite"], tmp_path / "s.onnx")
+
+
+def test_a_model_of_one_width_keeps_it_and_how_pictures_reach_it(
+    write: Callable[..., dict[str, Any]], random_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = random_checkpoint()
+    made = load_checkpoint(model)
+    save_checkpoint(model, replace(made, info=replace(made.info, input_spec=InputSpec(min_width=96, max_width=96))))
+    write(model, "tflite-fixed", tmp_path / "s.tflite")
+    assert open_runtime(tmp_path / "s.tflite").info.input_spec == InputSpec(min_width=96, max_width=96)
+    with pytest.raises(ValueError, match=r"--fixed-width is 128, and .* takes 96 pixels alone"):
+        write(model, "tflite-fixed", tmp_path / "s.tflite", fixed_width=128)
 
 
 def test_a_fixed_width_that_pictures_cannot_have_is_refused(

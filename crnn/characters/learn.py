@@ -35,7 +35,7 @@ from crnn.characters.support import support_crops, support_labels
 from crnn.characters.train import MEMORY_MOST
 from crnn.model import available_device
 from data.class_folders import open_labelled
-from data.lines import StoredLines, open_lines
+from data.lines import StoredLines
 
 if TYPE_CHECKING:
     from crnn.characters.learn_cli import ForgetOptions, LearnOptions
@@ -188,7 +188,7 @@ def remembered(path: Path, checkpoint: CharacterCheckpoint, model: CharacterMode
 
     ValueError with the first key that has no label or another one, or that cannot be read.
     """
-    source, numbers = open_lines(path), checkpoint.info.numbers()
+    source, numbers = open_labelled(path), checkpoint.info.numbers()
     texts, keys = source.texts(), source.keys()
     for text, key in zip(texts, keys, strict=True):
         if not text:

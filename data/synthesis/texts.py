@@ -302,7 +302,7 @@ class TextMaker:
 
     def _read_corpus(self, path: Path) -> tuple[str, ...]:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
             raise FileNotFoundError(f"the corpus {path} does not exist; give a UTF-8 file, one text a line") from None
         except UnicodeDecodeError as error:
