@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     screening = screening_of(options)
     survey = lines.survey()
     with ExitStack() as stack:
-        kept, held = open_writers(options, made_of(options, screening, survey.digest), stack)
+        kept, held = open_writers(options, made_of(options, survey.digest), stack)
         done = Progress.from_note(kept.note)
         if done.rows:
             print(f"crnn data import: going on after {done.rows} lines of an import that was cut off", file=sys.stderr)
@@ -125,7 +125,7 @@ def screening_of(options: ImportOptions) -> Screening:
     )
 
 
-def made_of(options: ImportOptions, screening: Screening, digest: str) -> str:
+def made_of(options: ImportOptions, digest: str) -> str:
     """What two imports must share for one to go on where the other was cut off."""
     fields = dataclasses.asdict(options)
     fields.pop("json")

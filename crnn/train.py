@@ -281,8 +281,10 @@ def validation_share(validation: str) -> float | None:
 
 
 def _draw(held: list[tuple[float, LineSource]], count: int) -> list[Line]:
+    """At most count lines by weight, evenly over each source, for sets are often sorted."""
     total = sum(weight for weight, _ in held)
-    return [source[i] for weight, source in held for i in range(min(len(source), round(count * weight / total)))]
+    shares = [(source, min(len(source), round(count * weight / total))) for weight, source in held]
+    return [source[i * len(source) // share] for source, share in shares for i in range(share)]
 
 
 def input_spec(options: TrainOptions, start: Checkpoint | None) -> InputSpec:

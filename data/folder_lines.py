@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.importers.rows import found_name
 from data.importers.tsv import LABELS, parse_label_file
 from data.lines import Line
 from data.lmdb_lines import Entry
@@ -30,6 +31,8 @@ class FolderLines:
         if LABELS in names:
             labels, groups = parse_label_file(self._files.read(LABELS), self._files.key(LABELS))
             present = set(names)
+            labels = {found_name(name, present.__contains__): label for name, label in labels.items()}
+            groups = {found_name(name, present.__contains__): group for name, group in groups.items()}
             missing = [name for name in labels if name not in present]
             if missing and not absent_pictures:
                 others = f" and {len(missing) - 1} others, which are" if len(missing) > 1 else ", which is"

@@ -298,13 +298,8 @@ def test_places_of_synthesis_that_are_gone_are_left_out_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "here.txt").write_text("here")
-    synth = {
-        "corpus": str(tmp_path / "here.txt"),
-        "backgrounds": str(tmp_path / "gone"),
-        "font_folders": [],
-        "longest": 9,
-    }
-    assert recorded_synthesis({"synth": synth}) == {key: synth[key] for key in ("corpus", "font_folders")}
+    kept = {"corpus": str(tmp_path / "here.txt"), "font_folders": [], "longest": 9}
+    assert recorded_synthesis({"synth": kept | {"backgrounds": str(tmp_path / "gone")}}) == kept
     assert f"{tmp_path / 'gone'}, with which lines were drawn, is not there" in capsys.readouterr().err
     assert recorded_synthesis({}) == {}
 

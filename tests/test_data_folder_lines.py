@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
+from crnn.data_import import main
 from data.folder_lines import FolderLines
-from data.lines import Picture, StoredLines
+from data.lines import Picture, StoredLines, open_lines
 
 WORDS = ["Milk", "2.50", "Total", "book"]
 
@@ -78,6 +79,14 @@ def test_spaces_around_a_label_are_not_learnt(labelled_folder: Path) -> None:
     lines = FolderLines(labelled_folder)
     assert lines.texts()[0] == lines[0].text == "Milk"
     assert lines.entry(0).text == " Milk "
+
+
+def test_names_that_were_written_on_windows_are_found(labelled_folder: Path) -> None:
+    rows = (labelled_folder / "labels.tsv").read_text(encoding="utf-8")
+    (labelled_folder / "labels.tsv").write_text(rows.replace("images/", "images\\"), encoding="utf-8")
+    assert list(FolderLines(labelled_folder).texts()) == WORDS
+    assert main([str(labelled_folder), "--out", str(labelled_folder / "x.lmdb")]) == 0
+    assert list(open_lines(labelled_folder / "x.lmdb").texts()) == WORDS
 
 
 def test_how_many_listed_pictures_are_not_there_is_told(labelled_folder: Path) -> None:

@@ -143,6 +143,12 @@ def test_the_byte_order_mark_of_a_corpus_is_no_character_of_its_first_line(tmp_p
     assert "abc" in make(TextOptions(characters="abc", corpus=corpus), 50)
 
 
+def test_a_mark_that_composes_to_a_character_outside_is_told() -> None:
+    maker = TextMaker(TextOptions(characters="aeiou\u0301", including="\u0301"))
+    with pytest.raises(ValueError, match=r"hold .* too; allow it or leave one out"):
+        [maker.make(np.random.default_rng(seed)) for seed in range(300)]
+
+
 def test_a_corpus_of_which_no_line_fits_is_named(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("Straße\n", encoding="utf-8")

@@ -59,8 +59,8 @@ class CharacterInfo:
         the order of code points, then those learnt later, which only have a centre.
     counts: training crops of the former, so the losses know len(counts) classes.
     learnt: one for each of the latter, in their order.
-    bias: by how much a crop's cosine to a learnt class must exceed that to the nearest centre of a trained one before
-        it is read so (crnn/characters/reading.py); 0 where nothing was learnt.
+    bias: by how much a crop's score for a learnt class must exceed that for the best trained one before it is read so
+        (crnn/characters/reading.py); 0 where nothing was learnt.
     losses: name -> weight, as in CHARACTER_LOSSES; the first is the classifier.
     loss_options: name -> what the loss was made with beside sizes and counts; see model.build_losses.
     provenance: how it was made.

@@ -9,7 +9,6 @@ from typing import Literal
 import tyro
 
 from crnn.characters.metrics import FEW, MANY
-from crnn.commands import parse_options
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class ClassifyOptions:
 
 def main(argv: list[str]) -> int:
     """`crnn characters classify`; 1 where a picture could not be read, after one sentence for each on stderr."""
-    options = parse_options(
-        ClassifyOptions, argv, "crnn characters classify", "Name the characters on crops, and sort these by class."
-    )
+    about = "Name the characters on crops, and sort these by class."
+    options = tyro.cli(ClassifyOptions, args=argv, prog="crnn characters classify", description=about)
     from crnn.characters.classify import classify
 
     return classify(options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from crnn.commands import parse_options
+import tyro
 
 MAY_LOSE = 0.001
 
@@ -71,7 +71,7 @@ class ForgetOptions:
 def main(argv: list[str]) -> int:
     """`crnn characters learn`; 1 where a picture could not be read, after one sentence for each on stderr."""
     about = "Teach a character model new characters from a few crops each, without training; old ones stay."
-    options = parse_options(LearnOptions, argv, "crnn characters learn", about)
+    options = tyro.cli(LearnOptions, args=argv, prog="crnn characters learn", description=about)
     from crnn.characters.learn import learn
 
     return learn(options)
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 def forget_main(argv: list[str]) -> int:
     """`crnn characters forget`."""
     about = "Take characters out of a model again that were learnt later."
-    options = parse_options(ForgetOptions, argv, "crnn characters forget", about)
+    options = tyro.cli(ForgetOptions, args=argv, prog="crnn characters forget", description=about)
     from crnn.characters.learn import forget
 
     return forget(options)

@@ -159,6 +159,11 @@ def _parquet_paths(source: Path) -> tuple[Path, ...]:
 def _only_label_file(files: PictureFiles) -> str:
     """The one file at the top that may hold labels; ValueError where there are none or several."""
     found = [name for name in files.walk() if "/" not in name and name.lower().endswith(LABEL_SUFFIXES)]
+    deeper = next((name for name in files.walk() if name.endswith("/" + LABELS)), None)
+    if not found and deeper is not None:
+        raise ValueError(
+            f"{files.path} holds {deeper}, and {LABELS} must lie at its top; give the folder that it lies in"
+        )
     if not found:
         raise ValueError(
             f"{files.path} holds no {LABELS}; add it, give --labels, or import without labels by --unlabelled"

@@ -107,7 +107,8 @@ class LabelledPictures:
     def labels(self) -> Iterator[Label]:
         """The labels, their names brought to one form and within the folder."""
         for label in self.read_labels(self.file):
-            yield label._replace(name=self.below + name_inside(label.name, label.place))
+            name = self.below + name_inside(label.name, label.place)
+            yield label._replace(name=found_name(name, self.files.has))
 
     def rows(self) -> Iterator[Row]:
         for name, text, place, group in self.labels():
@@ -194,6 +195,14 @@ def _survey_of_files(files: PictureFiles, names: Iterator[str], what: str) -> Su
     if not count:
         raise ValueError(f"{files.path} holds no {what}; give a folder or a zip of them")
     return Survey(count, digest.hexdigest())
+
+
+def found_name(name: str, is_there: Callable[[str], bool]) -> str:
+    """The name of a picture that is there: as it is written, or with / where it was written on Windows."""
+    if "\\" not in name or is_there(name):
+        return name
+    other = name.replace("\\", "/")
+    return other if is_there(other) else name
 
 
 def name_inside(name: str, place: str) -> str:

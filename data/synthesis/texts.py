@@ -130,10 +130,15 @@ class TextMaker:
                 text = maker(rng)
             if text and rng.random() < 0.13:
                 text = _punctuated(text, rng)
-            text = self._with_included(self._fit(text, rng), rng)
+            text = self._with_included(self._fit(text), rng)
             if self._fits(text):
                 return text
-        return self._with_included(self._random(rng), rng)
+        text = self._with_included(self._random(rng), rng)
+        if outside := "".join(sorted(set(text) - self.allowed)):
+            raise ValueError(
+                f"texts that hold one of {self.options.including!r} hold {outside!r} too; allow it or leave one out"
+            )
+        return text
 
     def _with_included(self, text: str, rng: np.random.Generator) -> str:
         """One of the characters that every text must hold; a sign where signs stand, a letter anywhere."""
@@ -176,7 +181,7 @@ class TextMaker:
             and (not self.options.together or any(some.issuperset(text) for some in self.options.together))
         )
 
-    def _fit(self, text: str, rng: np.random.Generator) -> str:
+    def _fit(self, text: str) -> str:
         """Characters outside the charset in the other case where that is inside, else left out."""
         if not self.allowed.issuperset(text):
             text = "".join(c if c in self.allowed else c.swapcase() for c in text)
