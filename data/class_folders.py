@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 import re
 import unicodedata
+from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from data.folder_lines import FolderLines
@@ -52,4 +54,15 @@ def open_labelled(path: Path | str) -> StoredLines:
     source = open_lines(path)
     if isinstance(source, FolderLines) and not any(source.texts()):
         return ClassFolders(path)
+    return source
+
+
+def open_crops(path: Path | str, classes: Container[str]) -> StoredLines:
+    """Any source of crops; a folder or zip without labels.tsv is labelled by its folders where all are of classes."""
+    source = open_lines(path)
+    if isinstance(source, FolderLines) and not any(source.texts()):
+        with contextlib.suppress(ValueError):  # pictures in no folder of a class
+            folders = ClassFolders(path)
+            if all(text in classes for text in folders.texts()):
+                return folders
     return source

@@ -531,3 +531,17 @@ def test_a_memory_that_does_not_fit_is_refused(tmp_path: Path, trained: Path) ->
         save_characters(tmp_path / "m.pt", replace(known, memory=memory))
         with pytest.raises(ValueError, match=r"memory of .* does not fit"):
             load_characters(tmp_path / "m.pt")
+
+
+def test_crops_in_folders_named_after_classes_are_labelled_by_them(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(source: Path, out: str) -> Any:
+        arguments = [str(source), "--model", str(trained), "--out", str(tmp_path / out), "--json"]
+        assert classify_cli.main(arguments) == 0
+        return json.loads(capsys.readouterr().out)
+
+    labelled, folders = by_label(tmp_path / "labelled", 7, I=6, O=6), by_folder(tmp_path / "folders", 7, I=6, O=6)
+    assert figures(folders, "one")["accuracy"] == figures(labelled, "two")["accuracy"] is not None
+    assert "accuracy" not in figures(by_folder(tmp_path / "others", 7, I=6, q=6), "three")
+    learn(trained, by_label(tmp_path / "support", z=3), tmp_path / "grown.pt", "--old", str(folders))

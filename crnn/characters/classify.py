@@ -31,7 +31,7 @@ from crnn.commands import sentence
 from crnn.model import available_device
 from crnn.progress import with_progress
 from crnn.read import escaped, printable
-from data.class_folders import open_labelled
+from data.class_folders import open_crops, open_labelled
 from data.contact_sheet import contact_sheet
 from data.lines import StoredLines, line_name, open_lines
 from data.picture import InputSpec
@@ -103,6 +103,7 @@ def classify(options: ClassifyOptions) -> int:
                 "--by classifier"
             )
         classes = Classes.of(checkpoint.info)
+        source = open_crops(options.source, checkpoint.info.classes)
         classified = classified_crops(source, checkpoint, by, device)
     if not classified.crops:
         raise ValueError(f"{options.source} holds no picture that can be read; see the messages above")
