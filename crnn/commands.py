@@ -84,6 +84,10 @@ WITHOUT_PART = {
 """Optimiser -> options of the others, which are refused rather than ignored."""
 
 
+MOST_WIDTH = 16
+"""Of a backbone, as a multiple of its usual channels."""
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Options of the one training loop.

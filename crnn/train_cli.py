@@ -10,12 +10,16 @@ from typing import Annotated, Literal
 import tyro
 
 from crnn.charset import Case
-from crnn.commands import FitOptions, parse_options
+from crnn.commands import MOST_WIDTH, FitOptions, parse_options
 from crnn.objectives.loss_weights import parse_character_losses
 from data.synthesis.source import SynthesisOptions
 
 BACKBONE_SIZES = ("backbone", "width")
 ENCODER_SIZES = ("features", "encoder", "hidden", "layers", "linear")
+
+LEAST = {
+    "features": 1, "hidden": 1, "layers": 1, "linear": 0, "validation_lines": 0, "column_weight": 0, "column_steps": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ class TrainOptions:
                     f"{flag} brings its own --{name}, and {getattr(self, name)} is asked for; leave one out"
                 )
         parse_character_losses(self.character_loss)
+        if not 0 < self.width <= MOST_WIDTH:
+            raise ValueError(f"--width is {self.width}; give a share of the backbone's channels, such as 0.25")
+        for name, least in LEAST.items():
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}")
         if self.init is not None and self.imagenet:
             raise ValueError(f"--init {self.init} brings a backbone of its own; leave --init or --imagenet out")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from crnn.commands import FitOptions, parse_options, run_command
+from crnn.commands import MOST_WIDTH, FitOptions, parse_options, run_command
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,12 @@ class DistillOptions:
             from crnn.objectives.loss_weights import parse_character_losses
 
             parse_character_losses(self.character_loss)
+        if self.student_width is not None and not 0 < self.student_width <= MOST_WIDTH:
+            raise ValueError(
+                f"--student-width is {self.student_width}; give a share of the backbone's channels, such as 0.25"
+            )
+        if self.validation_lines < 0:
+            raise ValueError(f"--validation-lines is {self.validation_lines}; give at least 0")
         if not self.temperature > 0:
             raise ValueError(f"--temperature is {self.temperature}; give a number above 0")
 

@@ -58,8 +58,8 @@ class ExtendOptions:
     fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=_few_steps)
 
     def __post_init__(self) -> None:
-        if self.anchor < 0:
-            raise ValueError(f"--anchor is {self.anchor}; give at least 0")
+        if not 0 <= self.anchor < float("inf"):
+            raise ValueError(f"--anchor is {self.anchor}; give a number from 0 on")
         if self.examples < 1 or self.validation_lines < 1:
             raise ValueError(
                 f"--examples is {self.examples} and --validation-lines {self.validation_lines}; give at least 1 of each"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Literal, get_args
@@ -71,7 +72,7 @@ def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
             weight = float(number or 1)
         except ValueError:
             weight = 0.0
-        if name not in known or not weight > 0:
+        if name not in known or not 0 < weight < math.inf:
             raise ValueError(
                 f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone; none "
                 "stands alone"

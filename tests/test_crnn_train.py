@@ -276,6 +276,16 @@ def test_sizes_that_a_checkpoint_brings_are_not_asked_for_beside_it(
         TrainOptions(out=tmp_path / "m.pt", init=random_checkpoint(), **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("width", float("inf")), ("width", 0.0), ("features", -1), ("linear", -1), ("column_weight", -1.0),
+     ("column_weight", float("nan")), ("validation_lines", -5)],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused_by_their_flag(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} is {value}; give"):
+        TrainOptions(out=tmp_path / "m.pt", **{name: value})  # type: ignore[arg-type]
+
+
 def test_a_checkpoint_can_go_on_with_another_least_width(
     tmp_path: Path, labelled_folder: Path, random_checkpoint: Callable[..., Path]
 ) -> None:

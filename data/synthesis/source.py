@@ -105,7 +105,10 @@ class SynthesisSource:
             raise ValueError(
                 f"seed is {seed} and size {size}; a source needs a seed of at least 0 and a size of at least 1"
             )
-        if len(options.looks) != len(_LOOKS) or min(options.looks) < 0 or sum(options.looks) <= 0:
+        if not 0 <= options.phrases <= 1:
+            raise ValueError(f"phrases are {options.phrases}; give a share from 0 to 1")
+        weights = options.looks
+        if len(weights) != len(_LOOKS) or not all(0 <= w < np.inf for w in weights) or not sum(weights):
             raise ValueError(f"looks are {options.looks}; give {len(_LOOKS)} weights, none negative and not all zero")
         if options.longest > LONGEST:
             raise ValueError(f"longest is {options.longest}; synthetic lines have at most {LONGEST} characters")
