@@ -51,8 +51,8 @@ class DistillOptions:
         outside_size_bounds: what happens where the student is not between a tenth of the teacher and the teacher in
             parameters or depth.
         keep_features: what the teacher says of stored lines is kept between epochs; lines are then shown unaltered.
-        validation: share of each stored source that is held out, by group where lines have one, or a source of its
-            own.
+        validation: share of each stored source that is held out, by group where lines have one, or a source; what the
+            teacher's file says where none is given, so that the student leaves alone what its teacher did, else 0.05.
         group_by: a regular expression that finds the group in a line's name; what the teacher was trained with, where
             none is given.
         validation_lines: at most so many.
