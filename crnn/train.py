@@ -70,6 +70,7 @@ def train(options: TrainOptions, command: str) -> Path:
     start_torch(options.fit)
     start = load_checkpoint(options.init) if options.init else None
     encoder = load_checkpoint(options.init_encoder) if options.init_encoder else None
+    refuse_other_sizes(options, start, encoder)
     charset = choose_charset(options, start or encoder)
     spec = input_spec(options, start)
     sources = open_sources(
@@ -285,6 +286,19 @@ def _draw(held: list[tuple[float, LineSource]], count: int) -> list[Line]:
     total = sum(weight for weight, _ in held)
     shares = [(source, min(len(source), round(count * weight / total))) for weight, source in held]
     return [source[i * len(source) // share] for source, share in shares for i in range(share)]
+
+
+def refuse_other_sizes(options: TrainOptions, start: Checkpoint | None, encoder: Checkpoint | None) -> None:
+    """ValueError where sizes are asked for that are not those of the checkpoint which brings its own."""
+    brought = start or encoder
+    if brought is None:
+        return
+    have = asdict(brought.info.sizes) | {"encoder": "bilstm" if brought.info.sizes.bidirectional else "lstm"}
+    for name in (("backbone", "width") if start else ()) + ("features", "encoder", "hidden", "layers", "linear"):
+        asked = getattr(options, name)
+        if asked not in (have[name], type(options).__dataclass_fields__[name].default):
+            flag = f"--init {options.init}" if start else f"--init-encoder {options.init_encoder}"
+            raise ValueError(f"--{name} is {asked}, and {flag} brings {have[name]}; leave one of the two out")
 
 
 def input_spec(options: TrainOptions, start: Checkpoint | None) -> InputSpec:

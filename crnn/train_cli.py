@@ -14,9 +14,6 @@ from crnn.commands import MOST_WIDTH, FitOptions, parse_options
 from crnn.objectives.loss_weights import parse_character_losses
 from data.synthesis.source import SynthesisOptions
 
-BACKBONE_SIZES = ("backbone", "width")
-ENCODER_SIZES = ("features", "encoder", "hidden", "layers", "linear")
-
 LEAST = {
     "features": 1, "hidden": 1, "layers": 1, "linear": 0, "validation_lines": 0, "column_weight": 0, "column_steps": 0,
 }  # fmt: skip
@@ -101,13 +98,6 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.init is not None and self.init_encoder is not None:
             raise ValueError(f"--init {self.init} brings an encoder of its own; leave --init or --init-encoder out")
-        brought = BACKBONE_SIZES + ENCODER_SIZES if self.init else ENCODER_SIZES if self.init_encoder else ()
-        for name in brought:
-            if getattr(self, name) != TrainOptions.__dataclass_fields__[name].default:
-                flag = "--init" if self.init else "--init-encoder"
-                raise ValueError(
-                    f"{flag} brings its own --{name}, and {getattr(self, name)} is asked for; leave one out"
-                )
         parse_character_losses(self.character_loss)
         if not 0 < self.width <= MOST_WIDTH:
             raise ValueError(f"--width is {self.width}; give a share of the backbone's channels, such as 0.25")
