@@ -253,7 +253,8 @@ def trade(options: ExtendCharsetOptions) -> list[Json]:
     paths += [options.data / f"{name}.zip" for name in TEST_SETS]
     found: dict[str, list[tuple[str, LogProbs]]] = {}
     for path in paths:
-        lines = [line for line in map(open_lines(path).__getitem__, range(len(open_lines(path)))) if line.text]
+        source = open_lines(path)
+        lines = [source[i] for i, text in enumerate(source.texts()) if text]
         found[path.stem] = [
             (charset.normalise(lines[i].text or ""), log_probs)
             for some, batch in line_log_probs(network, lines, checkpoint.info.input_spec)
