@@ -1,10 +1,10 @@
-"""Method 1's claims, tried: `python -m benchmarks.distillation`, some ten hours of a core for the three seeds.
+"""Method 1's claims, tried: `python -m benchmarks.distillation`, some nine hours of a core for the three seeds.
 
 A quarter-width ResNet-18 learns from baked words at full difficulty, taught by the shipped teacher in every way that
 method 1 names and in ways that it is held against, or from scratch; every arm for as many steps on the same lines,
 seen several times. The teacher has read 300,000 such lines, so there is something to teach where a student has few.
-Learning rates of the twins from scratch are chosen from RATES on held-out lines of the training set, as all curves are
-measured there; the table's figures are of lines with words and fonts that nothing was trained on, and of iiit5k_test.
+Every arm has the learning rate of its RATES at which it read most held-out lines of the training set, where all curves
+are measured; the table's figures are of lines with words and fonts that nothing was trained on, and of iiit5k_test.
 Runs are kept in --out; the results' JSON is written after each, so a table that was cut off says what was not run.
 """
 
@@ -15,9 +15,9 @@ import os
 import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -36,7 +36,8 @@ Json = dict[str, Any]
 LINES, SIZES, UNSEEN = 8000, (2000, 8000, 32_000), 2000
 """Training lines of most arms, of those at several sizes, and lines of the test set."""
 SEEDS = (0, 1, 2)
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = {"scratch": (2e-3, 4e-3, 8e-3), "few": (4e-3, 16e-3), "many": (2e-3, 4e-3, 8e-3, 16e-3)}
+"""Tried with the first seed: of twins, of most taught arms, and of the two whose rates are a table of their own."""
 EVERY = 250
 """Steps between validations."""
 READ = ("unseen", "iiit5k_test")
@@ -47,20 +48,24 @@ LEVEL = 0.01
 
 @dataclass(frozen=True)
 class Arm:
-    """what: as people are told. arguments: beside those that all share. scratch: no teacher."""
+    """what: as people are told. arguments: beside those that all share. rates: of RATES; scratch: no teacher."""
 
     what: str
     arguments: tuple[str, ...] = ()
-    scratch: bool = False
-    sizes: tuple[int, ...] = field(default=(LINES,))
+    rates: Literal["scratch", "few", "many"] = "few"
+    sizes: tuple[int, ...] = (LINES,)
+
+    @property
+    def scratch(self) -> bool:
+        return self.rates == "scratch"
 
 
 ARMS = {
-    "published": Arm("method 1: L2 after the encoder + 0.1 CTC", sizes=SIZES),
-    "scratch": Arm("from scratch, plain CTC", ("--column-weight", "0"), True, SIZES),
-    "both": Arm("L2 before and after the encoder", ("--distance-at", "both"), sizes=SIZES),
+    "published": Arm("method 1: L2 after the encoder + 0.1 CTC", rates="many", sizes=SIZES),
+    "scratch": Arm("from scratch, plain CTC", ("--column-weight", "0"), "scratch", SIZES),
+    "both": Arm("L2 before and after the encoder", ("--distance-at", "both"), "many", SIZES),
     "kl-classes": Arm("KL of the class probabilities", ("--distance", "kl-classes"), sizes=SIZES),
-    "scratch-columns": Arm("from scratch, column-aligned loss fading", ("--column-steps", "half"), True),
+    "scratch-columns": Arm("from scratch, column-aligned loss fading", ("--column-steps", "half"), "scratch"),
     "ctc-only": Arm("CTC alone, through the frozen encoder", ("--distance", "none")),
     "input": Arm("L2 before the encoder", ("--distance-at", "input")),
     "train-encoder": Arm("encoder copied, not frozen", ("--train-encoder",)),
@@ -96,23 +101,23 @@ class DistillationOptions:
 
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/distillation")
-    steps: int = 4000
+    steps: int = 3000
     threads: int = 1
     most: int = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. rate: of a twin; None for the command's default."""
+    """One training. rate: the learning rate; 0 where the chosen one is meant."""
 
     arm: str
     lines: int
     seed: int
-    rate: float | None = None
+    rate: float = 0.0
 
     @property
     def name(self) -> str:
-        return f"{self.arm}-{self.lines}-{self.seed}" + (f"-rate{self.rate:g}" if self.rate else "")
+        return f"{self.arm}-{self.lines}-{self.seed}-rate{self.rate:g}"
 
     def file(self, options: DistillationOptions) -> Path:
         """Of the model; runs of other steps lie elsewhere."""
@@ -124,8 +129,9 @@ def main() -> None:
     options = tyro.cli(DistillationOptions, description=__doc__)
     bake(options)
     made = 0
-    for run in (chosen(options, planned_run) for planned_run in planned()):
-        if is_done(options, run):
+    for planned_run in planned():
+        run = chosen(options, planned_run)
+        if run is None or is_done(options, run):
             continue
         if made == options.most > 0:
             break
@@ -151,52 +157,52 @@ def make(out: Path, count: int, side: str, seed: int) -> None:
 
 
 def planned() -> list[Run]:
-    """All runs: of a seed at the main size, the twins' rates, then of that seed at the other sizes; seed after seed."""
+    """All runs: of the first seed at the main size, every rate, then at the other sizes; then of the next seeds."""
     runs = []
     for seed in SEEDS:
         for size in (LINES, *(size for size in SIZES if size != LINES)):
             for name, arm in ARMS.items():
                 if size in arm.sizes:
-                    tried = RATES if arm.scratch and (seed, size) == (0, LINES) else (None,)
+                    tried = RATES[arm.rates] if (seed, size) == (0, LINES) else (0.0,)
                     runs += [Run(name, size, seed, rate) for rate in tried]
     return runs
 
 
-def chosen(options: DistillationOptions, run: Run) -> Run:
-    """A twin at the rate that read most held-out lines with the first seed, once all rates were tried."""
-    if not ARMS[run.arm].scratch or run.rate is not None:
+def chosen(options: DistillationOptions, run: Run) -> Run | None:
+    """The run at its arm's best rate, where that is meant; nothing before all rates were tried."""
+    if run.rate:
         return run
-    return Run(run.arm, run.lines, run.seed, best_rate(options, run.arm))
+    tried = tried_rates(options, run.arm)
+    if len(tried) < len(RATES[ARMS[run.arm].rates]):
+        return None
+    return replace(run, rate=max(tried, key=tried.__getitem__))
 
 
-def best_rate(options: DistillationOptions, arm: str) -> float:
-    """The middle rate until all were tried."""
-    tried = [Run(arm, LINES, 0, rate) for rate in RATES]
-    if not all(is_done(options, run) for run in tried):
-        return RATES[1]
-    return max(zip(RATES, tried, strict=True), key=lambda pair: best_accuracy(options, pair[1]))[0]
+def tried_rates(options: DistillationOptions, arm: str) -> dict[float, float]:
+    """rate -> share of held-out training lines that the first seed read with it, of finished runs."""
+    runs = [Run(arm, LINES, 0, rate) for rate in RATES[ARMS[arm].rates]]
+    return {run.rate: best_accuracy(options, run) for run in runs if is_done(options, run)}
 
 
 def is_done(options: DistillationOptions, run: Run) -> bool:
     model = run.file(options)
-    return model.exists() and finished(model) and model.with_suffix(".json").exists()
+    return model.exists() and finished(model)
 
 
 def train(options: DistillationOptions, run: Run) -> None:
-    """The training, and what it reads of the test sets."""
+    """One training."""
     out, arm = run.file(options), ARMS[run.arm]
     shared = [
         "--data", str(options.out / f"lines-{run.lines}.lmdb"), "--out", str(out), "--until", str(options.steps),
         "--validate-every", str(EVERY), "--threads", str(options.threads), "--seed", str(run.seed),
+        "--learning-rate", f"{run.rate:g}",
     ]  # fmt: skip
     own = [str(options.steps // 2) if argument == "half" else argument for argument in arm.arguments]
     if arm.scratch:
-        rate = ["--learning-rate", str(run.rate)] if run.rate else []
-        run_stage(out, "crnn", ["train", *shared, *SMALL, "--no-augment", *rate, *own])
+        run_stage(out, "crnn", ["train", *shared, *SMALL, "--no-augment", *own])
     else:
         taught = ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--keep-features", "memory"]
         run_stage(out, "distill.cli", [*taught, *shared, *own])
-    read(out, test_sets(options))
 
 
 def test_sets(options: DistillationOptions) -> list[Path]:
@@ -225,11 +231,7 @@ def write_results(options: DistillationOptions) -> None:
         for size in arm.sizes:
             runs = done_runs(options, name, size)
             arms.append({"arm": name, "lines": size, "runs": [figures(options, run, teacher) for run in runs]})
-    tried = {
-        name: {f"{rate:g}": best_accuracy(options, Run(name, LINES, 0, rate)) for rate in RATES
-               if is_done(options, Run(name, LINES, 0, rate))}
-        for name, arm in ARMS.items() if arm.scratch
-    }  # fmt: skip
+    tried = {name: {f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, name).items()} for name in ARMS}
     write_json(
         RESULTS / "distillation.json",
         {
@@ -245,12 +247,13 @@ def write_results(options: DistillationOptions) -> None:
 
 def done_runs(options: DistillationOptions, arm: str, size: int) -> list[Run]:
     runs = [chosen(options, Run(arm, size, seed)) for seed in SEEDS]
-    return [run for run in runs if is_done(options, run)]
+    return [run for run in runs if run is not None and is_done(options, run)]
 
 
 def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
     """One run's accuracy on the test sets, its curve, and how its spikes agree with the teacher's (kept beside it)."""
     model = run.file(options)
+    read(model, test_sets(options))
     kept = model.with_suffix(".spikes.json")
     if not kept.exists():
         lines = open_lines(options.out / "unseen.lmdb")
@@ -308,27 +311,46 @@ def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
 def arms_table(results: Json) -> str:
     """Every arm at the main size, then those at several sizes."""
     taught = [with_spread(percent([results["teacher"]], name)) for name in READ]
-    rows = [["the teacher", *taught, "", "", "", ""]]
+    rows = [["the teacher", *taught, "", "", "", "", ""]]
     for arm in results["arms"]:
         if arm["lines"] != LINES:
             continue
         runs = arm["runs"]
         if not runs:
-            rows.append([ARMS[arm["arm"]].what, *["not run"] * 2, "", "", "", "0"])
+            rows.append([ARMS[arm["arm"]].what, *["not run"] * 2, "", "", "", "", "0"])
             continue
         sets = [with_spread(percent([run["exact"] for run in runs], name)) for name in READ]
         rows.append(
             [ARMS[arm["arm"]].what, *sets, with_spread([100 * run["spikes_agree"] for run in runs]),
-             f"{statistics.fmean(run['lines'] for run in runs):,.0f}",
+             f"{runs[0]['rate']:g}", f"{statistics.fmean(run['lines'] for run in runs):,.0f}",
              f"{statistics.fmean(run['minutes'] for run in runs):.1f}", str(len(runs))]
         )  # fmt: skip
-    header = ["exact %", "unseen lines", "iiit5k_test", "spikes as the teacher's, %", "lines seen", "minutes", "seeds"]
+    header = [
+        "exact %",
+        "unseen lines",
+        "iiit5k_test",
+        "spikes as the teacher's, %",
+        "rate",
+        "lines seen",
+        "minutes",
+        "seeds",
+    ]
     return table(header, rows)
 
 
 def percent(exact: Sequence[dict[str, float]], name: str) -> list[float]:
     """Of one set; nothing where it was not there."""
     return [100 * found[name] for found in exact if name in found]
+
+
+def rates_table(results: Json) -> str:
+    """Held-out lines of the training set, read by the first seed at each rate that was tried."""
+    rates = sorted({rate for tried in RATES.values() for rate in tried})
+    rows = [
+        [ARMS[name].what, *(f"{100 * tried[f'{rate:g}']:.1f}" if f"{rate:g}" in tried else "" for rate in rates)]
+        for name, tried in results["rates"].items() if tried
+    ]  # fmt: skip
+    return table(["exact % of held-out training lines at the rate", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def sizes_table(results: Json) -> str:

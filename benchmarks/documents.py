@@ -140,6 +140,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-pair-differences": of("real_pair", real_pair.real_differences_table, stamped=False),
     "real-pair-time": of("real_pair", real_pair.real_time_table, stamped=False),
     "distillation": of("distillation", distillation.arms_table),
+    "distillation-rates": of("distillation", distillation.rates_table, stamped=False),
     "distillation-sizes": of("distillation", distillation.sizes_table, stamped=False),
     "distillation-claims": of("distillation", distillation.claims_table, stamped=False),
     "beside-peers": of("beside_peers", beside_peers.beside_table),

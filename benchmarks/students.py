@@ -49,8 +49,8 @@ class StudentsOptions:
     """
 
     out: Path = Path("runs/students")
-    teacher_steps: int = 3000
-    student_steps: int = 5000
+    teacher_steps: int = 9000
+    student_steps: int = 8000
     threads: int = 2
 
 
@@ -79,7 +79,7 @@ def go_on(options: StudentsOptions, out: Path) -> None:
     run_stage(
         out, "crnn",
         ["train", "--init", str(TEACHER), "--out", str(out), "--data", "synth", *DRAWN, "--validation-lines", "600",
-         "--until", str(options.teacher_steps), "--learning-rate", "1e-3", "--column-weight", "0.1",
+         "--until", str(options.teacher_steps), "--learning-rate", "3e-3", "--column-weight", "0.1",
          "--save-every", "250", "--threads", str(options.threads), "--seed", str(SEEDS["teacher"])],
     )  # fmt: skip
 
