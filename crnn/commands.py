@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -182,6 +182,11 @@ class FitOptions:
     def steps(self) -> int:
         """Planned number of steps."""
         return Until.parse(self.until).steps
+
+    def at_rate(self, learning_rate: float) -> FitOptions:
+        """These options with this learning rate of adamw, where none was given."""
+        given = self.learning_rate is not None or self.optimiser != "adamw"
+        return self if given else replace(self, learning_rate=learning_rate)
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     write_run(options.out, command, options)
-    loop = options.fit
-    if loop.optimiser == "adamw" and loop.learning_rate is None:
-        loop = replace(loop, learning_rate=LEARNING_RATE)
+    loop = options.fit.at_rate(LEARNING_RATE)
     progress = fit(
         model, make_windows(mixed, charset, spec, loop, augment=True, sizes=model.sizes), objective, loop,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),

@@ -166,6 +166,12 @@ def test_options_that_train_nothing_are_refused_with_their_flag(fields: dict[str
         FitOptions(**fields)
 
 
+def test_a_command_has_a_learning_rate_of_its_own_where_none_is_given() -> None:
+    assert FitOptions().at_rate(8e-3).learning_rate == 8e-3
+    assert FitOptions(learning_rate=1e-3).at_rate(8e-3).learning_rate == 1e-3
+    assert FitOptions(optimiser="sgd").at_rate(8e-3).learning_rate is None
+
+
 def test_resolved_options_are_plain_values_but_for_paths() -> None:
     assert json.loads(json.dumps(asdict(FitOptions())))["until"] == ["10000"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 
 from crnn import fit as fit_module
 from crnn.checkpoint import load_checkpoint, load_tensors, save_checkpoint
-from crnn.commands import FitOptions
+from crnn.commands import LEARNING_RATES, FitOptions, rate
 from crnn.fit import read_lines
 from crnn.model import Crnn
 from crnn.score import Score
@@ -267,6 +268,12 @@ def test_a_resumed_run_with_simulated_int8_ends_with_the_same_weights_and_ranges
     resumed = load_checkpoint(distill(replace(parts, resume=True), "distill"))
     assert resumed.info.ranges == whole.info.ranges
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
+
+
+def test_a_student_learns_at_four_times_the_rate_of_training_from_scratch(teacher: Path) -> None:
+    with distill(options(teacher), "distill").with_suffix(".log.csv").open(newline="") as file:
+        first = float(next(csv.DictReader(file))["learning_rate"])
+    assert first == pytest.approx(4 * LEARNING_RATES["adamw"] * rate(1, FIT))
 
 
 def test_a_trained_student_can_be_the_start(teacher: Path) -> None:
