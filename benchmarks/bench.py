@@ -27,8 +27,8 @@ from benchmarks.machine import machine
 from benchmarks.peers import PEERS, PeerRecogniser, chosen_peers, open_peer
 from benchmarks.report import Mistake, frequency_sentence, render, same_texts
 from crnn.checkpoint import write_atomically
-from crnn.ctc import Reading
-from crnn.recogniser import Recogniser, load
+from crnn.ctc import Reading, greedy_batch
+from crnn.recogniser import Recogniser, load, words_decoder
 from crnn.score import frequency_groups
 from data.lines import Picture, StoredLines, open_lines
 from data.picture import natural_width, prepare
@@ -37,6 +37,8 @@ CHUNK = 256
 """Lines held in memory and read at a time."""
 LISTED_MISTAKES = 12
 """Of each kind, for one model."""
+WITH_WORDS = " +words"
+"""Behind the name of a model that reads with known words."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class BenchOptions:
     """Where all figures go."""
     report: Path | None = None
     """Where an HTML page with tables, pictures and mistakes goes."""
+    words: bool = False
+    """Read with every model once more, with the English words that come with the package known (model +words). All are
+    then timed from the picture to the text."""
     peers: tuple[str, ...] = ()
     """Recognisers of others beside them: all, or tesseract, tesseract-word, easyocr, pp-ocr-v4, pp-ocr-v4-unpadded,
     pp-ocr-v6-small (pip install 'pocket-crnn[peers]'). All are then timed from the picture to the text."""
@@ -126,6 +131,11 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
     """Runs the comparison, writes its JSON and report, and returns what went into the JSON."""
     described_machine = machine()  # before the work, for its load is then not ours
     recognisers: dict[str, Reader] = dict(open_models(options.models, options.threads))
+    if options.words:
+        recognisers |= {
+            name + WITH_WORDS: load(path, options.threads, decoder=words_decoder())
+            for name, path in zip(list(recognisers), options.models, strict=True)
+        }
     recognisers |= {name: open_peer(name, options.threads) for name in chosen_peers(options.peers)}
     sets = open_sets(options.data, options.limit, options.seed)
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -173,7 +183,7 @@ def bench(options: BenchOptions, command: str) -> dict[str, Any]:
 def open_models(paths: Sequence[Path], threads: int) -> dict[str, Recogniser]:
     """Recognisers by name, in the order given; a name is the file's, or its path where two would be called the same."""
     names = distinct(paths, [path.name for path in paths])
-    return {name: load(path, threads) for name, path in zip(names, paths, strict=True)}
+    return {name: load(path, threads, decoder=greedy_batch) for name, path in zip(names, paths, strict=True)}
 
 
 def open_sets(paths: Sequence[Path], limit: int, seed: int) -> list[LineSet]:
@@ -229,7 +239,7 @@ def time_lines(
     """Latency of single lines by model; nothing where no lines are to be timed.
 
     Of ours alone, from the prepared picture at its natural width to the log-probabilities; beside peers, whose parts
-    cannot be told apart, of every model from the picture to the text.
+    cannot be told apart, and with known words, which come after the network, from the picture to the text.
     """
     pool = [(s, index) for s in sets for index in s.indices]
     drawn = np.random.default_rng(options.seed).permutation(len(pool))[: options.latency_lines]
@@ -238,7 +248,7 @@ def time_lines(
     progress.add_task("timing", total=None)
     pictures = [pool[i][0].source[pool[i][1]].picture for i in drawn]
     ours = [recogniser for recogniser in recognisers.values() if isinstance(recogniser, Recogniser)]
-    whole = len(ours) < len(recognisers)
+    whole = options.words or len(ours) < len(recognisers)
     if whole:
         calls = [partial(read_one, recogniser) for recogniser in recognisers.values()]
         found = measure(calls, [pictures] * len(calls), options.latency_rounds)

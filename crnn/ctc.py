@@ -234,6 +234,11 @@ def beam_search(
     _check_classes(log_probs, charset)
     ranked = prefix_beams(log_probs, beam, lexicon, top)
     classes = ranked[0][0] if ranked else ()  # none where every path the lexicon allows has probability zero
+    return aligned_reading(log_probs, classes, charset)
+
+
+def aligned_reading(log_probs: LogProbs, classes: Sequence[int], charset: Charset) -> Reading:
+    """These classes as the line's reading, with spans and confidences of their best alignment; errors as in align."""
     spans = tuple(align(log_probs, classes))
     confidences = tuple(
         float(_probabilities(log_probs[span.start : span.end, number]).max())

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from crnn.commands import sentence
-from crnn.ctc import Lexicon, Reading
+from crnn.ctc import Lexicon, Reading, greedy_batch
 from crnn.page import is_page
-from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans
+from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans, words_decoder
+from crnn.words import KnownWords, listed_words
 from data.lines import Picture
 from data.picture import decode_as_shown
 from data.picture_files import PictureFiles
@@ -41,8 +42,11 @@ class ReadOptions:
     """Print a JSON list with every character's confidence and place instead of path, text and confidence by tabs."""
     draw: Path | None = None
     """A folder for the pictures with their text and the bounds of its characters drawn on."""
-    decoder: Literal["greedy", "beam"] = "greedy"
-    """Take the best class of every column, or search for the most probable text."""
+    decoder: Literal["greedy", "words", "beam"] | None = None
+    """Take the best class of every column; or do so, and weigh words that are in no list against listed ones; or search
+    for the most probable text. Left out: words for the model that comes with the package, greedy for others."""
+    words: Path | None = None
+    """A UTF-8 file of words that are to be known, instead of the English ones that come with the package."""
     beam: int | None = None
     """How many texts the beam search keeps in view; left out: 16."""
     lexicon: Path | None = None
@@ -60,6 +64,8 @@ class ReadOptions:
         for name, given in (("lexicon", self.lexicon), ("beam", self.beam)):
             if given is not None and self.decoder != "beam":
                 raise ValueError(f"--{name} is for the beam search; add --decoder beam")
+        if self.words is not None and self.decoder != "words":
+            raise ValueError("--words is a list of known words; add --decoder words")
         for name, value in (("batch", self.batch), ("beam", self.beam), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; give at least 1")
@@ -130,15 +136,34 @@ def opened_recogniser(options: ReadOptions) -> Recogniser:
     if options.decoder == "beam":
         lexicon = None if options.lexicon is None else opened_lexicon(options.lexicon, recogniser)
         recogniser.decoder = beam_decoder(options.beam or BEAM, lexicon)
+    elif options.decoder == "words":
+        recogniser.decoder = words_decoder(None if options.words is None else opened_words(options.words))
+    elif options.decoder == "greedy":
+        recogniser.decoder = greedy_batch
     return recogniser
+
+
+def opened_words(path: Path) -> KnownWords:
+    """The words of a file; ValueError where it holds none."""
+    listed = listed_words(entries(path))
+    if not listed:
+        raise ValueError(f"{path} holds no word of two letters or more; give a UTF-8 file of words, one a line")
+    return KnownWords(listed)
+
+
+def entries(path: Path) -> list[str]:
+    """Lines of a UTF-8 file; ValueError where it is not one."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
 
 
 def opened_lexicon(path: Path, recogniser: Recogniser) -> Lexicon:
     """The entries of a file; those that the model cannot write are counted on stderr."""
+    listed = entries(path)
     try:
-        lexicon = Lexicon(path.read_text(encoding="utf-8-sig").splitlines(), recogniser.info.charset)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+        lexicon = Lexicon(listed, recogniser.info.charset)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if lexicon.left_out:

@@ -15,6 +15,7 @@ from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
 from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outside, greedy_batch, tempered
 from crnn.runtimes import Runtime, open_runtime
+from crnn.words import KnownWords, english_words, read_words
 from data.lines import Picture
 from data.picture import InputSpec, missing_margin, natural_width, prepare, shown_columns
 
@@ -135,14 +136,22 @@ def beam_decoder(beam: int = 16, lexicon: Lexicon | None = None, top: int | None
     return partial(beam_search_batch, beam=beam, lexicon=lexicon, top=top)
 
 
+def words_decoder(known: KnownWords | None = None) -> Decoder:
+    """Best path with known words before unknown ones; see crnn.words. None: the English list of the package."""
+    return partial(read_words, known=known or KnownWords(english_words()))
+
+
 def load(
-    path: Path | str | None = None, threads: int | None = None, device: str = "cpu", decoder: Decoder = greedy_batch
+    path: Path | str | None = None, threads: int | None = None, device: str = "cpu", decoder: Decoder | None = None
 ) -> Recogniser:
     """The recogniser of a model file (.pt, .onnx, .tflite); None: the default student that comes with the package.
 
+    decoder: where none is given, words_decoder() for the default student, which reads English, and best path for any
+        other file, whose language is not known.
     Errors as in open_runtime.
     """
-    return Recogniser(open_runtime(packaged_model() if path is None else Path(path), threads, device), decoder)
+    runtime = open_runtime(packaged_model() if path is None else Path(path), threads, device)
+    return Recogniser(runtime, decoder or (words_decoder() if path is None else greedy_batch))
 
 
 def packaged_model(name: str = DEFAULT) -> Path:

@@ -177,6 +177,21 @@ def test_times_are_of_single_lines_and_in_order(results: dict[str, Any]) -> None
     assert latency["widths"] == {"least": 32, "median": 32, "most": 32}
 
 
+def test_a_model_reads_with_known_words_beside_itself_and_is_timed_to_the_text(
+    colour_reader: Path, paint: Callable[[str], Picture], zipped: Callable[..., Path], tmp_path: Path
+) -> None:
+    doubtful = np.ascontiguousarray(paint("c.b.b."))
+    doubtful[:, 16:24] = (240, 255, 0)  # a little greener than red: b before a, and "cab" is listed
+    options = BenchOptions(
+        (colour_reader,), (zipped("doubtful", [(doubtful, "cab")]),), tmp_path / "r.json", words=True, latency_rounds=1
+    )
+    found = bench(options, "crnn bench")
+    assert [(row["model"], row["exact"]) for row in found["results"]] == [
+        ("colours.onnx", 0.0), ("colours.onnx +words", 1.0),
+    ]  # fmt: skip
+    assert {model["latency"]["ends_at"] for model in found["models"]} == {"text"}
+
+
 def test_readings_are_kept_where_asked(results: dict[str, Any]) -> None:
     readings = results["readings"]["colours.onnx"]["colours"]
     assert [reading["text"] for reading in readings] == ["abc", "cc", "ba", "abca", "ab"]

@@ -243,6 +243,30 @@ def test_a_lexicon_that_does_not_fit_is_refused_in_one_sentence(
     assert told == f"crnn read: {lexicon} is not UTF-8 (invalid continuation byte at byte 1); convert it\n"
 
 
+def test_known_words_win_where_the_picture_is_doubtful(
+    read: Read, paint: Paint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.ascontiguousarray(paint("c.b.b."))
+    picture[:, 16:24] = (240, 255, 0)  # a little greener than red: b before a
+    path, words = tmp_path / "one.png", tmp_path / "words.txt"
+    path.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+    words.write_text("CAB\n", encoding="utf-8")
+    assert read(path) == 0
+    assert capsys.readouterr().out.split("\t")[1] == "cbb"
+    assert read(path, "--decoder", "words", "--words", words) == 0
+    assert capsys.readouterr().out.split("\t")[1] == "cab"
+
+
+def test_a_list_without_words_is_refused(
+    read: Read, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a\n\n", encoding="utf-8")
+    assert read(painted("one.png", "ab"), "--decoder", "words", "--words", words) == 1
+    told = f"crnn read: {words} holds no word of two letters or more; give a UTF-8 file of words, one a line\n"
+    assert capsys.readouterr().err == told
+
+
 def test_nothing_to_read_is_told(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
     assert read() == 1
     assert capsys.readouterr().err == "crnn read: no picture was given; give files or folders\n"
@@ -295,6 +319,15 @@ def test_what_only_the_beam_search_takes_is_refused_without_it(
     assert read(painted("one.png", "ab"), *flag) == 2
     words = capsys.readouterr().err.replace("│", " ").split()  # the parser puts its messages in a box
     assert f"{flag[0]} is for the beam search; add --decoder beam" in " ".join(words)
+
+
+@pytest.mark.parametrize("decoder", [(), ("--decoder", "beam"), ("--decoder", "greedy")])
+def test_a_list_of_words_without_its_decoder_is_refused(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str], decoder: tuple[str, ...]
+) -> None:
+    assert read(painted("one.png", "ab"), *decoder, "--words", "words.txt") == 2
+    words = capsys.readouterr().err.replace("│", " ").split()
+    assert "--words is a list of known words; add --decoder words" in " ".join(words)
 
 
 def test_bounds_lie_half_way_between_characters() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import crnn
 from crnn.charset import Charset
 from crnn.checkpoint import CrnnSizes, ModelInfo
-from crnn.ctc import Lexicon, Reading, Span
+from crnn.ctc import Lexicon, Reading, Span, greedy_batch
 from crnn.model import Crnn
 from crnn.recogniser import Recogniser, beam_decoder, load, packaged_model, pixel_spans
 from crnn.runtimes.torch_runtime import TorchRuntime
@@ -138,6 +138,18 @@ def test_the_decoder_is_a_choice(colour_reader: Path, paint: Paint) -> None:
     assert recogniser.read([paint("abc.")])[0].text == "abc"
     recogniser.decoder = beam_decoder(beam=4, lexicon=Lexicon(["ab"], recogniser.info.charset))
     assert recogniser.read([paint("abc.")])[0].text == "ab"
+
+
+def test_the_default_student_knows_english_words_and_other_files_know_none(colour_reader: Path) -> None:
+    characters = load().info.charset
+    log_probs = np.full((1, 10, characters.classes), np.log(1e-9))
+    log_probs[0, 1::2, 0] = np.log(0.9)
+    for column, character in enumerate("hcuse"):
+        log_probs[0, 2 * column, characters.characters.index(character) + 1] = np.log(0.9)
+    log_probs[0, 2, characters.characters.index("o") + 1] = np.log(0.3)
+    assert load().decoder(log_probs, characters)[0].text == "house"
+    assert load(packaged_model()).decoder(log_probs, characters)[0].text == "hcuse"
+    assert load(decoder=greedy_batch).decoder(log_probs, characters)[0].text == "hcuse"
 
 
 def test_what_is_no_picture_is_refused_by_its_number(colour_reader: Path, paint: Paint) -> None:
