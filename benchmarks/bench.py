@@ -30,6 +30,7 @@ from crnn.checkpoint import write_atomically
 from crnn.ctc import Reading, greedy_batch
 from crnn.recogniser import Recogniser, load, words_decoder
 from crnn.score import frequency_groups
+from crnn.words import ENGLISH
 from data.lines import Picture, StoredLines, open_lines
 from data.picture import natural_width, prepare
 
@@ -300,7 +301,7 @@ def describe_model(name: str, recogniser: Reader) -> dict[str, Any]:
         "name": name,
         "file": str(path),
         "parameters": recogniser.runtime.parameters,
-        "bytes": path.stat().st_size,
+        "bytes": path.stat().st_size + (ENGLISH.stat().st_size if name.endswith(WITH_WORDS) else 0),
         "threads": recogniser.runtime.threads,
         "characters": len(info.charset.characters),
         "case": info.charset.case,

@@ -3,7 +3,8 @@
 Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
 benchmarks.real_pair and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
 picture to the text: of all files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every
-crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept.
+crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Each int8 file also
+reads with the English words of the package known, as `crnn read` does by default. Parts are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import tyro
 
+from benchmarks.bench import WITH_WORDS
 from benchmarks.charts import Point, scatter, standalone
 from benchmarks.confidence import calibration_error
 from benchmarks.intervals import bootstrap_interval
@@ -72,19 +74,20 @@ def main() -> None:
             bench(options, f"peer-{name}", ["--peers", name, *accuracy], [])
     if "ours" in options.part:
         for path in our_files(options):
-            bench(options, f"ours-{path.name}", ["--models", str(path), *accuracy], [path])
+            known = ["--words"] if path.name.endswith(PACKAGED) else []
+            bench(options, f"ours-{path.name}", ["--models", str(path), *known, *accuracy], [path])
     if "time" in options.part:
         models = [path for path in our_files(options) if path.suffix == ".onnx"]
         bench(
             options, "time",
-            ["--models", *map(str, models), "--peers", *PEERS, "--data", tests[0], "--limit", str(TIMED),
+            ["--models", *map(str, models), "--words", "--peers", *PEERS, "--data", tests[0], "--limit", str(TIMED),
              "--latency-lines", str(TIMED), "--latency-rounds", str(ROUNDS)],
             models,
         )  # fmt: skip
         int8 = [path for path in models if path.name.endswith(PACKAGED)]
         bench(
             options, "time-all",
-            ["--models", *map(str, int8), "--peers", "pp-ocr-v4", "pp-ocr-v4-unpadded", "--data", tests[0],
+            ["--models", *map(str, int8), "--words", "--peers", "pp-ocr-v4", "pp-ocr-v4-unpadded", "--data", tests[0],
              "--latency-lines", str(ALL_CROPS), "--latency-rounds", "1"],
             int8,
         )  # fmt: skip
@@ -97,7 +100,10 @@ def bench(options: BesideOptions, name: str, arguments: Sequence[str], models: S
     if models and result.exists():
         measured = [model["name"] for model in json.loads(result.read_text(encoding="utf-8"))["models"]]
         newest = max(model.stat().st_mtime for model in models)
-        if result.stat().st_mtime < newest or measured[: len(models)] != [model.name for model in models]:
+        asked = [model.name for model in models]
+        if "--words" in arguments:
+            asked += [name + WITH_WORDS for name in asked]
+        if result.stat().st_mtime < newest or measured[: len(asked)] != asked:
             result.unlink()
     run_stage(result, "crnn", ["bench", "--json", str(result), "--threads", "1", *arguments])
 
@@ -161,10 +167,10 @@ def write_results(options: BesideOptions) -> None:
 
 
 def differences(read: dict[str, dict[str, Lines]]) -> list[Json]:
-    """acc36 of our int8 students less that of peers, paired by line, with its 95 % interval."""
+    """acc36 of our int8 students, with words known, less that of peers, paired by line, with its 95 % interval."""
     found = []
     for ours, peer in product(read, read):
-        if ours.endswith(PACKAGED) and peer in PEERS:
+        if ours.endswith(PACKAGED + WITH_WORDS) and peer in PEERS:
             for name in PICTURED:
                 both = zip(read[ours][name], read[peer][name], strict=True)
                 apart = [float(right36(a)) - right36(b) for a, b in both if fold36(b["label"])]
@@ -202,12 +208,16 @@ TITLES = {
     "easyocr-teacher.pt": "EasyOCR's model, imported",
     "default.onnx": "default",
     "default.int8.onnx": "default, int8 (ships)",
+    "default.int8.onnx +words": "default, int8, words known",
     "tiny.onnx": "tiny",
     "tiny.int8.onnx": "tiny, int8 (ships)",
+    "tiny.int8.onnx +words": "tiny, int8, words known",
     "real-student.onnx": "with real lines",
     "real-student.int8.onnx": "with real lines, int8",
+    "real-student.int8.onnx +words": "with real lines, int8, words known",
     "easyocr-student.onnx": "taught by EasyOCR's",
     "easyocr-student.int8.onnx": "taught by EasyOCR's, int8",
+    "easyocr-student.int8.onnx +words": "taught by EasyOCR's, int8, words known",
     **{name: peer.title for name, peer in PEERS.items()},
 }
 PICTURED = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
@@ -241,17 +251,19 @@ def differences_table(results: Json) -> str:
 
 
 def card(results: Json, name: str) -> str:
-    """Of one model: accuracy on every set, and how far its confidences are off."""
+    """Of one file, by best path and with words known: accuracy on every set, and how far its confidences are off."""
+    ways = {name: "best path", name + WITH_WORDS: "known words"}
     rows = [
-        [row["set"], str(row["lines"]), with_interval(row["exact"], row["exact_interval"]),
+        [row["set"], str(row["lines"]), ways[row["model"]], with_interval(row["exact"], row["exact_interval"]),
          with_interval(row["acc36"], row["acc36_interval"]), f"{100 * row['cer']:.1f}",
-         f"{100 * results['calibration_error'][row['set']][name]:.1f}"]
-        for row in results["results"]
-        if row["model"] == name
+         f"{100 * results['calibration_error'][row['set']][row['model']]:.1f}"]
+        for row in sorted(results["results"], key=lambda row: SETS.index(row["set"]))
+        if row["model"] in ways
     ]  # fmt: skip
     if not rows:
         return NOT_RUN
-    return table(["set", "lines", "exact % (95 %)", "acc36 % (95 %)", "CER %", "calibration error, points"], rows)
+    header = ["set", "lines", "decoding", "exact % (95 %)", "acc36 % (95 %)", "CER %", "calibration error, points"]
+    return table(header, rows)
 
 
 def speed_ratios(results: Json) -> str:

@@ -50,7 +50,8 @@ def main() -> int:
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--student-width", str(options.width),
          "--student-height", "32", "--out", str(student), *sources(RealPairOptions(options.data, out=options.out)),
          "--ctc-weight", "0", "--distance-at", "both", "--outside-size-bounds", "allow",
-         "--until", str(options.steps), "--save-every", "250", "--threads", str(options.threads), "--seed", "6"],
+         "--until", str(options.steps), "--learning-rate", "2e-3", "--save-every", "250",
+         "--threads", str(options.threads), "--seed", "6"],
     )  # fmt: skip
     result = run_result(student)
     command = f"python -m benchmarks.easyocr_student --steps {result['steps']}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,9 @@ BEAM, TOP = 16, 6
 """Texts kept in view for a word, and characters tried in a column."""
 
 LEAST_LETTERS = 2
+
+ENGLISH = Path(str(files("data.synthesis"))) / "words.txt"
+"""The list that comes with the package, which synthesis writes too."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class KnownWords:
 
 @cache
 def english_words() -> frozenset[str]:
-    """The list that comes with the package, which synthesis writes too, without case."""
-    return listed_words((files("data.synthesis") / "words.txt").read_text(encoding="utf-8").splitlines())
+    """Those of ENGLISH, without case."""
+    return listed_words(ENGLISH.read_text(encoding="utf-8").splitlines())
 
 
 def listed_words(entries: Iterable[str]) -> frozenset[str]:

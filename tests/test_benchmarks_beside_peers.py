@@ -16,6 +16,7 @@ from benchmarks.beside_peers import (
     bench,
     beside_picture,
     beside_table,
+    card,
     error36,
     letter_spaced,
     speed_ratios,
@@ -76,9 +77,23 @@ def test_figures_of_other_or_older_models_are_made_anew(tmp_path: Path, monkeypa
     monkeypatch.setattr(beside_peers, "run_stage", lambda result, module, arguments: ran.append(result))
     model, kept = tmp_path / "a.onnx", tmp_path / "ours.json"
     model.touch()
-    for names, age, remains in ((["a.onnx"], -10, True), (["b.onnx"], -10, False), (["a.onnx"], 10, False)):
+    plain, both = ["a.onnx"], ["a.onnx", "a.onnx +words"]
+    for names, flags, age, remains in (
+        (plain, [], -10, True), (["b.onnx"], [], -10, False), (plain, [], 10, False),
+        (plain, ["--words"], -10, False), (both, ["--words"], -10, True),
+    ):  # fmt: skip
         kept.write_text(json.dumps({"models": [{"name": name} for name in names]}))
         os.utime(model, (kept.stat().st_mtime + age,) * 2)
-        bench(BesideOptions(out=tmp_path), "ours", [], [model])
+        bench(BesideOptions(out=tmp_path), "ours", flags, [model])
         assert kept.exists() == remains
-    assert ran == [kept] * 3
+    assert ran == [kept] * 5
+
+
+def test_a_card_tells_of_both_ways_of_reading() -> None:
+    found = results()
+    found["results"] += [row | {"model": f"{row['model']} +words", "acc36": 0.75} for row in found["results"]]
+    names = ("default.int8.onnx", "default.int8.onnx +words")
+    found["calibration_error"] = {name: dict(zip(names, (0.04, 0.02), strict=True)) for name in SETS}
+    _, _, plain, words, *_ = card(found, "default.int8.onnx").splitlines()
+    assert plain == "| iiit5k_test | 10 | best path | 40.0 (30.0 to 50.0) | 50.0 (40.0 to 60.0) | 20.0 | 4.0 |"
+    assert words == "| iiit5k_test | 10 | known words | 40.0 (30.0 to 50.0) | 75.0 (40.0 to 60.0) | 20.0 | 2.0 |"
