@@ -50,7 +50,7 @@ class StudentsOptions:
 
     out: Path = Path("runs/students")
     teacher_steps: int = 9000
-    student_steps: int = 6000
+    student_steps: int = 5000
     threads: int = 2
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.distillation import LINES, claims_table, faster, sizes_table
+from benchmarks import distillation
+from benchmarks.distillation import (
+    ARMS,
+    LINES,
+    SEEDS,
+    DistillationOptions,
+    Run,
+    chosen,
+    claims_table,
+    done_runs,
+    faster,
+    planned,
+    rates_table,
+    sizes_table,
+)
 
 Json = dict[str, Any]
 
@@ -69,6 +84,42 @@ def test_a_student_that_never_gets_there_was_not_faster() -> None:
 
 def test_nothing_is_told_before_both_twins_are_there() -> None:
     assert faster(arms(curve(0.5), curve(0.1))) == ("not run", "")
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DistillationOptions:
+    """Runs are there where a file with their held-out accuracy is."""
+    monkeypatch.setattr(distillation, "is_done", lambda options, run: run.file(options).exists())
+    monkeypatch.setattr(distillation, "best_accuracy", lambda options, run: float(run.file(options).read_text()))
+    return DistillationOptions(out=tmp_path)
+
+
+def put(options: DistillationOptions, run: Run, accuracy: float) -> None:
+    run.file(options).parent.mkdir(exist_ok=True)
+    run.file(options).write_text(str(accuracy))
+
+
+def test_an_arm_has_the_rate_that_read_most_once_all_were_tried(options: DistillationOptions) -> None:
+    put(options, Run("l1", LINES, 0, 4e-3), 0.7)
+    assert chosen(options, Run("l1", LINES, 1)) is None
+    put(options, Run("l1", LINES, 0, 16e-3), 0.8)
+    assert chosen(options, Run("l1", LINES, 1)) == Run("l1", LINES, 1, 16e-3)
+    assert done_runs(options, "l1", LINES) == [Run("l1", LINES, 0, 16e-3)]
+
+
+def test_every_arm_is_run_with_every_seed_and_every_rate_with_the_first() -> None:
+    runs = planned()
+    assert len(runs) == len(set(runs))
+    assert {(run.arm, run.seed) for run in runs if run.lines == LINES} == {
+        (arm, seed) for arm in ARMS for seed in SEEDS
+    }
+    assert [run.rate for run in runs if (run.arm, run.lines, run.seed) == ("scratch", LINES, 0)] == [2e-3, 4e-3, 8e-3]
+    assert {run.seed for run in runs if run.rate} == {0}
+
+
+def test_rates_stand_beside_what_they_read_and_untried_ones_are_empty() -> None:
+    told = rates_table({"rates": {"l1": {"0.004": 0.7, "0.016": 0.8}, "cosine": {}}})
+    assert told.splitlines()[2:] == ["| L1 |  | 70.0 |  | 80.0 |"]
 
 
 def test_a_size_without_runs_is_not_run() -> None:
