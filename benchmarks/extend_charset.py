@@ -1,12 +1,12 @@
-"""A charset that grows: `python -m benchmarks.extend_charset`, about two hours of one core.
+"""A charset that grows: `python -m benchmarks.extend_charset`, two hours of one core; shipped: one hour.
 
-The student of benchmarks.real_pair learns five signs, and fifty signs and letters, from drawn lines alone, while it
-rehearses what it was trained on; without anchor, without rehearsal, and by plain fine-tuning, which has neither. New
-characters are read on lines of unseen fonts and words, old ones there and on whole real test sets, before and after,
-paired line by line. How well the student reads signs that it always knew, in lines made the same way, stands beside;
-so does what other biases of the new rows would have bought and cost. Then it learns the characters of two real sets
-that it lacks, from one half of each set, and reads the other half. Test sets are read at the end, by models whose
-options were found on drawn lines and on held-out lines of training sets.
+The student of benchmarks.real_pair, or the one that ships, learns five signs, and fifty signs and letters, from drawn
+lines alone, while it rehearses what it was trained on; without anchor, without rehearsal, and by plain fine-tuning,
+which has neither. New characters are read on lines of unseen fonts and words, old ones there and on whole real test
+sets, before and after, paired line by line. How well the student reads signs that it always knew, in lines made the
+same way, stands beside; so does what other biases of the new rows would have bought and cost. Then the student of real
+pictures learns the characters of two real sets that it lacks, from one half of each set, and reads the other half.
+Test sets are read at the end, by models whose options were found on drawn lines and on held-out lines of training sets.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -32,6 +32,7 @@ from crnn.commands import run_path
 from crnn.ctc import LogProbs, greedy
 from crnn.fit import line_log_probs
 from crnn.model import Crnn
+from crnn.recogniser import MODELS
 from crnn.score import character_recall
 from data.lines import open_lines
 from data.synthesis.fonts import find_fonts
@@ -42,9 +43,6 @@ FIVE = "€£¥§©"
 FIFTY = FIVE + "¢®™°±×÷¿¡«»µ¶½¼¾•†‡„¬" + "äöüßàáâãåæçèéêëíîñóôøúýÿ"
 KNOWN_SIGNS = "$#&@%"
 """Signs that the student always knew, put into lines as the new ones are: what it can be hoped to read."""
-
-REHEARSED = (("synth", 0.5), ("iiit5k_train", 0.25), ("sroie_train", 0.25))
-"""What the student was trained on, with its weights there."""
 
 TEST_SETS = ("iiit5k_test", "sroie_test")
 REAL_SETS = ("lines_de", "lines_grc")
@@ -94,47 +92,77 @@ ORDER = (
 
 
 @dataclass(frozen=True)
+class Base:
+    """A student whose charset grows. rehearsed: what it was trained on, with its weights there. results: their name."""
+
+    student: Path
+    rehearsed: tuple[tuple[str, float], ...]
+    order: tuple[str, ...]
+    results: str
+
+
+BASES = {
+    "real": Base(
+        Path("runs/real/student.pt"), (("synth", 0.5), ("iiit5k_train", 0.25), ("sroie_train", 0.25)), ORDER,
+        "extend_charset",
+    ),
+    "shipped": Base(
+        MODELS / "default.pt", (("synth", 1.0),), ("five", "five-plain", "fifty"), "extend_charset_shipped",
+    ),
+}  # fmt: skip
+"""By name on the command line; benchmarks.real_pair makes the first."""
+
+
+@dataclass(frozen=True)
 class ExtendCharsetOptions:
     """Options.
 
     Attributes:
-        student: the model whose charset grows; benchmarks.real_pair makes it.
+        base: the student of real pictures, or the one that ships, which has seen drawn lines alone.
+        student: its file, where that lies elsewhere.
         data: folder with the zips of the real sets.
-        out: where lines, models and readings go.
+        out: where lines, models and readings go, those of each base in a folder of its name.
         lines: of each drawn set.
         steps: of each run.
         threads: of each run.
     """
 
-    student: Path = Path("runs/real/student.pt")
+    base: tyro.conf.Positional[Literal["real", "shipped"]] = "real"
+    student: Path | None = None
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/extend-charset")
     lines: int = 1000
     steps: int = 2500
     threads: int = 1
 
+    @property
+    def model(self) -> Path:
+        """The student."""
+        return self.student or BASES[self.base].student
+
 
 def main() -> None:
     """The stages in order; figures are written after every run, so that one that was cut off has what it got to."""
     options = tyro.cli(ExtendCharsetOptions, description=__doc__)
+    options = replace(options, out=options.out / options.base)
     options.out.mkdir(parents=True, exist_ok=True)
     draw(options)
     before = options.out / "before.json"
-    read_sets(options, options.student, before, ["old", "known-signs"], TEST_SETS)
-    read_sets(options, options.student, options.out / "before-clean.json", ["known-signs-clean"], ())
+    read_sets(options, options.model, before, ["old", "known-signs"], TEST_SETS)
+    read_sets(options, options.model, options.out / "before-clean.json", ["known-signs-clean"], ())
     for seed in range(max(len(arm.seeds) for arm in ARMS.values())):
-        for name in ORDER:
+        for name in BASES[options.base].order:
             if name in REAL_SETS and not seed:
                 run_real(options, name)
             elif name in ARMS and seed in ARMS[name].seeds:
                 run_arm(options, name, ARMS[name], seed)
             write_results(options)
-    print(extend_table(json.loads((RESULTS / "extend_charset.json").read_text(encoding="utf-8"))))
+    print(extend_table(json.loads((RESULTS / f"{BASES[options.base].results}.json").read_text(encoding="utf-8"))))
 
 
 def draw(options: ExtendCharsetOptions) -> None:
     """Sets of drawn lines that nothing is trained or chosen on: other fonts, words and random numbers."""
-    synth = load_checkpoint(options.student).info.provenance["synth"]
+    synth = load_checkpoint(options.model).info.provenance["synth"]
     for number, (name, including) in enumerate((DRAWN | CLEAN).items()):
         path = options.out / f"{name}.lmdb"
         characters = "".join(
@@ -161,10 +189,10 @@ def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> No
 
 def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[str], rehearse: bool = True) -> None:
     """`crnn extend-charset`, on the sources that the student was trained on where it rehearses."""
-    rehearsed = [f"{rehearsed_set(options, name)}:{weight}" for name, weight in REHEARSED]
+    rehearsed = [f"{rehearsed_set(options, name)}:{weight}" for name, weight in BASES[options.base].rehearsed]
     run_stage(
         model, "crnn",
-        ["extend-charset", "--model", str(options.student), f"--add={add}", "--out", str(model),
+        ["extend-charset", "--model", str(options.model), f"--add={add}", "--out", str(model),
          "--until", str(options.steps), "--threads", str(options.threads),
          *(["--rehearse", *rehearsed] if rehearse else []), *flags],
     )  # fmt: skip
@@ -184,10 +212,10 @@ def run_real(options: ExtendCharsetOptions, name: str) -> None:
          "--validation-out", str(halves[1])],
     )  # fmt: skip
     model = options.out / f"{name}.pt"
-    add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.student).info.charset.characters)
+    add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.model).info.charset.characters)
     grow(options, model, add, ["--data", str(halves[0]), "--seed", "0"])
     read_sets(options, model, model.with_suffix(".json"), ["old", f"{name}-read"], TEST_SETS)
-    read_sets(options, options.student, options.out / f"{name}-before.json", [f"{name}-read"], ())
+    read_sets(options, options.model, options.out / f"{name}-before.json", [f"{name}-read"], ())
 
 
 def lacking(texts: Iterable[str | None], known: str) -> str:
@@ -210,7 +238,8 @@ def clean_path(model: Path) -> Path:
 def write_results(options: ExtendCharsetOptions) -> None:
     """Figures of the runs that are finished; the others have none."""
     before = readings(options.out / "before.json")
-    command = f"python -m benchmarks.extend_charset --lines {options.lines} --steps {options.steps}"
+    command = f"python -m benchmarks.extend_charset {options.base} --lines {options.lines} --steps {options.steps}"
+    base = BASES[options.base]
     content: Json = {
         "command": command,
         "added": {"five": FIVE, "fifty": FIFTY},
@@ -224,6 +253,8 @@ def write_results(options: ExtendCharsetOptions) -> None:
         "trade": trade(options) if is_done(options.out / "five-0.pt") else [],
     }
     for name, arm in ARMS.items():
+        if name not in base.order:
+            continue
         models = {seed: options.out / f"{name}-{seed}.pt" for seed in arm.seeds}
         done = {seed: model for seed, model in models.items() if is_done(model)}
         row: Json = {"told": arm.told, "characters": len(arm.add), "seeds": list(done), "flags": list(arm.flags)}
@@ -231,10 +262,12 @@ def write_results(options: ExtendCharsetOptions) -> None:
             row |= arm_figures(done, before, name.split("-")[0], arm.add)
         content["arms"][name] = row
     for name in REAL_SETS:
+        if name not in base.order:
+            continue
         model = options.out / f"{name}.pt"
         first = options.out / f"{name}-before.json"
         content["real"][name] = real_figures(model, before, name, first) if is_done(model) and first.exists() else {}
-    write_json(RESULTS / "extend_charset.json", content)
+    write_json(RESULTS / f"{base.results}.json", content)
 
 
 def trade(options: ExtendCharsetOptions) -> list[Json]:
@@ -375,17 +408,16 @@ def change(runs: Sequence[Pairs], before: Pairs) -> Json:
     }
 
 
-def extend_table(results: Json, arms: Sequence[str] = tuple(ARMS), real_sets: Sequence[str] = REAL_SETS) -> str:
+def extend_table(results: Json) -> str:
     """A row for each arm, then for each real set, as Markdown; what was not run says so."""
     head = (
         "| characters added | how | new ones read % (95 %) | undegraded | drawn old lines | IIIT5K | SROIE | minutes |"
     )
     rows = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for name in arms:
-        row, arm = results["arms"].get(name, {}), ARMS[name]
+    for name, row in results["arms"].items():
+        arm = ARMS[name]
         rows.append("| " + " | ".join([f"{len(arm.add)}, drawn", arm.told, *_cells(row)]) + " |")
-    for name in real_sets:
-        row = results["real"].get(name, {})
+    for name, row in results["real"].items():
         added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
         rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")
     return "\n".join(rows) + "\n"
