@@ -10,12 +10,13 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
+Name = TypeVar("Name", bound=str)
 USAGE_ERROR, ERROR, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 OWN_PACKAGES = ("crnn", "data", "distill", "export", "benchmarks")
 UNTIL = re.compile(r"(loss|accuracy)([<>])([0-9.eE+-]+)")
@@ -70,6 +71,25 @@ def own_packages_first() -> None:
 def _holds_own_name(place: str) -> bool:
     folder = Path(place or ".")
     return any((folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists() for name in OWN_PACKAGES)
+
+
+def weighted_names(flag: str, parts: Sequence[str], known: Sequence[Name], besides: str = "") -> dict[Name, float]:
+    """("l1", "l2:0.5") -> weights by name, 1 where none stands; ValueError lists the known ones, and besides."""
+    weights: dict[Name, float] = {}
+    by_name: dict[str, Name] = {name: name for name in known}
+    for part in parts:
+        name, _, number = part.partition(":")
+        try:
+            weight = float(number or 1)
+        except ValueError:
+            weight = 0.0
+        if name not in by_name or not 0 < weight < math.inf:
+            names = ", ".join(known)
+            raise ValueError(f"{flag} {part!r} is not understood; give {names}, each with :weight or alone{besides}")
+        if by_name[name] in weights:
+            raise ValueError(f"{flag} names {name} twice; give it one weight")
+        weights[by_name[name]] = weight
+    return weights
 
 
 LEARNING_RATES = {"adamw": 2e-3, "sgd": 0.05}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crnn.charset import BLANK
+from crnn.commands import weighted_names
 from crnn.model import Crnn, Outputs
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 
@@ -63,23 +63,8 @@ def parse_distances(parts: tuple[str, ...]) -> dict[Distance, float]:
     """("l1", "l2:0.5") -> weights by distance, ("none",) -> no distance; ValueError lists the known ones."""
     if parts == ("none",):
         return {}
-    weights: dict[Distance, float] = {}
-    names: tuple[Distance, ...] = (*get_args(FeatureDistance), *get_args(ClassDistance))
-    known: dict[str, Distance] = {name: name for name in names}
-    for part in parts:
-        name, _, number = part.partition(":")
-        try:
-            weight = float(number or 1)
-        except ValueError:
-            weight = 0.0
-        if name not in known or not 0 < weight < math.inf:
-            raise ValueError(
-                f"--distance {part!r} is not understood; give {', '.join(known)}, each with :weight or alone; none "
-                "stands alone"
-            )
-        if known[name] in weights:
-            raise ValueError(f"--distance names {name} twice; give it one weight")
-        weights[known[name]] = weight
+    known: tuple[Distance, ...] = (*get_args(FeatureDistance), *get_args(ClassDistance))
+    weights = weighted_names("--distance", parts, known, "; none stands alone")
     if not weights:
         raise ValueError(f"--distance names none; give at least one of {', '.join(known)}")
     return weights

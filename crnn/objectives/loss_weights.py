@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from crnn.commands import weighted_names
+
 CharacterLoss = Literal[
     "cross-entropy", "balanced-softmax", "logit-adjusted", "ldam", "long-tail", "centre-triplet", "centre-loss"
 ]
@@ -11,19 +13,4 @@ CharacterLoss = Literal[
 
 def parse_character_losses(parts: tuple[str, ...]) -> dict[CharacterLoss, float]:
     """("long-tail:0.1", "centre-triplet") -> weights by loss, 1 where none stands; ValueError lists the known ones."""
-    weights: dict[CharacterLoss, float] = {}
-    known: dict[str, CharacterLoss] = {name: name for name in get_args(CharacterLoss)}
-    for part in parts:
-        name, _, number = part.partition(":")
-        try:
-            weight = float(number or 1)
-        except ValueError:
-            weight = 0.0
-        if name not in known or not 0 < weight < float("inf"):
-            raise ValueError(
-                f"--character-loss {part!r} is not understood; give {', '.join(known)}, each with :weight or alone"
-            )
-        if known[name] in weights:
-            raise ValueError(f"--character-loss names {name} twice; give it one weight")
-        weights[known[name]] = weight
-    return weights
+    return weighted_names("--character-loss", parts, get_args(CharacterLoss))
