@@ -1,7 +1,7 @@
 """Our students beside what people use today: `python -m benchmarks.beside_peers`, some forty minutes of one core.
 
 Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
-benchmarks.real_pair and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
+benchmarks.real_student and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
 picture to the text: of all files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every
 crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Each int8 file also
 reads with the English words of the package known, as `crnn read` does by default. Parts are kept.
@@ -50,7 +50,7 @@ class BesideOptions:
     Attributes:
         part: ours: our models' accuracy; peers: theirs; time: of both; all of them where none is named.
         students: folder of benchmarks.students.
-        real: folder of benchmarks.real_pair.
+        real: folder of benchmarks.real_student.
         easyocr: folder of benchmarks.easyocr_student.
         data: folder with the zips of the test sets.
         out: where exports and figures go.
@@ -58,7 +58,7 @@ class BesideOptions:
 
     part: tyro.conf.Positional[tuple[Literal["ours", "peers", "time"], ...]] = ("ours", "peers", "time")
     students: Path = Path("runs/students")
-    real: Path = Path("runs/real")
+    real: Path = Path("runs/real-student")
     easyocr: Path = Path("runs/easyocr-student")
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/beside-peers")

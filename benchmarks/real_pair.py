@@ -52,7 +52,7 @@ class RealPairOptions:
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     start: Path = TEACHER
     out: Path = Path("runs/real")
-    teacher_steps: int = 4000
+    teacher_steps: int = 5000
     student_steps: int = 5000
     threads: int = 2
 
