@@ -1,10 +1,10 @@
 """Our students beside what people use today: `python -m benchmarks.beside_peers`, some forty minutes of one core.
 
 Whole test sets, one thread, every recogniser with its own default preparation. Students come from benchmarks.students,
-benchmarks.real_student and benchmarks.easyocr_student, each as float32 and as int8 ONNX. Time is measured twice, from the
-picture to the text: of all files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every
-crop of iiit5k_test, where PP-OCRv4 is also asked without the padding that it brings by default. Each int8 file also
-reads with the English words of the package known, as `crnn read` does by default. Parts are kept.
+real_student and easyocr_student, each as float32 and as int8 ONNX; int8 files also read with the English words of the
+package known, as `crnn read` does with the default one. Time is measured twice, from the picture to the text: of all
+files and peers in turns on the same 200 crops, and of ours and PP-OCRv4 mobile on every crop of iiit5k_test, where
+PP-OCRv4 is also asked without the padding that it brings by default. Parts are kept.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class ReadOptions:
     """Take the best class of every column; or do so, and weigh words that are in no list against listed ones; or search
     for the most probable text. Left out: words for the model that comes with the package, greedy for others."""
     words: Path | None = None
-    """A UTF-8 file of words that are to be known, instead of the English ones that come with the package."""
+    """A UTF-8 file of words that are to be known, instead of the English ones that come with the package; it stands for
+    --decoder words by itself."""
     beam: int | None = None
     """How many texts the beam search keeps in view; left out: 16."""
     lexicon: Path | None = None
@@ -64,8 +65,8 @@ class ReadOptions:
         for name, given in (("lexicon", self.lexicon), ("beam", self.beam)):
             if given is not None and self.decoder != "beam":
                 raise ValueError(f"--{name} is for the beam search; add --decoder beam")
-        if self.words is not None and self.decoder != "words":
-            raise ValueError("--words is a list of known words; add --decoder words")
+        if self.words is not None and self.decoder not in ("words", None):
+            raise ValueError(f"--words is for --decoder words and not for {self.decoder}; leave one of them out")
         for name, value in (("batch", self.batch), ("beam", self.beam), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; give at least 1")
@@ -136,18 +137,24 @@ def opened_recogniser(options: ReadOptions) -> Recogniser:
     if options.decoder == "beam":
         lexicon = None if options.lexicon is None else opened_lexicon(options.lexicon, recogniser)
         recogniser.decoder = beam_decoder(options.beam or BEAM, lexicon)
+    elif options.words is not None:
+        recogniser.decoder = words_decoder(opened_words(options.words, recogniser))
     elif options.decoder == "words":
-        recogniser.decoder = words_decoder(None if options.words is None else opened_words(options.words))
+        recogniser.decoder = words_decoder()
     elif options.decoder == "greedy":
         recogniser.decoder = greedy_batch
     return recogniser
 
 
-def opened_words(path: Path) -> KnownWords:
-    """The words of a file; ValueError where it holds none."""
+def opened_words(path: Path, recogniser: Recogniser) -> KnownWords:
+    """The words of a file; ValueError where the model can write none of them."""
     listed = listed_words(entries(path))
-    if not listed:
-        raise ValueError(f"{path} holds no word of two letters or more; give a UTF-8 file of words, one a line")
+    written = set("".join(recogniser.info.charset.characters).casefold())
+    if not any(len(word) > 1 and written.issuperset(word) for word in listed):
+        raise ValueError(
+            f"{path} holds no word of two letters or more that {recogniser.runtime.path} can write; give a UTF-8 file "
+            "of words, one a line"
+        )
     return KnownWords(listed)
 
 

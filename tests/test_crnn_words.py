@@ -72,6 +72,37 @@ def test_of_a_word_with_hyphens_every_part_is_listed() -> None:
     assert "oak-hause" not in KNOWN
 
 
+@pytest.mark.parametrize("word", ["house's", "houses'", "OAKN'T", "the\u2019ll", "2nd", "x-house"])
+def test_an_ending_an_ordinal_and_a_letter_before_a_hyphen_are_known(word: str) -> None:
+    assert word in KnownWords(KNOWN.listed | {"houses"})
+
+
+@pytest.mark.parametrize("word", ["hause's", "2nt", "x", "x-", "'s", "-", "'"])
+def test_what_is_left_without_its_ending_must_be_listed(word: str) -> None:
+    assert word not in KNOWN
+
+
+def test_a_listed_letter_stays_and_no_letter_takes_the_place_of_a_word() -> None:
+    known = KnownWords(frozenset({"i", "in"}))
+    doubtful = line("i ", {1: [(" ", 0.5), ("n", 0.45)]})
+    assert with_words(doubtful, greedy(doubtful, CHARSET), CHARSET, known).text.strip() == "i"
+    letter = line("il", {1: [("l", 0.5)]})
+    letter[2, 0] = math.log(0.45)
+    assert with_words(letter, greedy(letter, CHARSET), CHARSET, known).text == "il"
+
+
+def test_a_word_is_not_exchanged_for_one_with_a_space() -> None:
+    log_probs = line("xhouse", {0: doubt("x", " ", 0.5)})
+    assert read(log_probs) == "xhouse"
+
+
+def test_columns_that_rule_classes_out_altogether_do_no_harm() -> None:
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(np.where(np.exp(line("hause", {1: doubt("a", "o", 2.0)})) < 1e-6, 0, 1) * 0.5)
+    log_probs[2, CHARSET.characters.index("o") + 1] = math.log(0.2)
+    assert read(log_probs) == "house"
+
+
 def test_every_word_of_a_line_is_judged_by_itself_and_the_others_keep_their_places() -> None:
     log_probs = line("the hause 17", {5: doubt("a", "o", 2.0)})
     before = greedy(log_probs, CHARSET)
@@ -111,7 +142,11 @@ def test_a_line_without_text_stays_empty() -> None:
 
 
 def test_a_list_may_hold_case_signs_and_several_words_an_entry() -> None:
-    assert listed_words(["Straße,", "New York", "", "x"]) == {"strasse", "new", "york"}
+    assert listed_words(["Straße,", "New York", "", "...", "x"]) == {"strasse", "new", "york", "x"}
+
+
+def test_a_list_is_composed_and_keeps_the_vowel_signs_at_its_ends() -> None:
+    assert listed_words(["cafe\u0301", "हिन्दी"]) == {"caf\xe9", "हिन्दी"}
 
 
 def test_the_english_list_knows_words_without_case() -> None:
