@@ -29,8 +29,10 @@ from benchmarks.markdown import NOT_RUN, signed_with_interval, table, with_inter
 from benchmarks.peers import PEERS, chosen_peers
 from benchmarks.stages import RESULTS, finished, run_stage, without_paths, write_json
 from benchmarks.students import WIDTHS
+from crnn import words
 from crnn.recogniser import PACKAGED, packaged_model
 from crnn.score import fold36
+from crnn.words import ENGLISH
 from data.check import LETTER_SPACED
 
 Json = dict[str, Any]
@@ -99,10 +101,11 @@ def bench(options: BesideOptions, name: str, arguments: Sequence[str], models: S
     result = options.out / f"{name}.json"
     if models and result.exists():
         measured = [model["name"] for model in json.loads(result.read_text(encoding="utf-8"))["models"]]
-        newest = max(model.stat().st_mtime for model in models)
-        asked = [model.name for model in models]
+        asked, sources = [model.name for model in models], list(models)
         if "--words" in arguments:
             asked += [name + WITH_WORDS for name in asked]
+            sources += [ENGLISH, Path(words.__file__)]
+        newest = max(path.stat().st_mtime for path in sources)
         if result.stat().st_mtime < newest or measured[: len(asked)] != asked:
             result.unlink()
     run_stage(result, "crnn", ["bench", "--json", str(result), "--threads", "1", *arguments])
@@ -142,6 +145,8 @@ def named(options: BesideOptions, name: str, path: Path) -> Path:
 def write_results(options: BesideOptions) -> None:
     """The JSON of the parts that were run, teachers and students in the order of TITLES."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))}
+    ours = {f"ours-{path.name}" for path in our_files(options)}  # not those of models that were here once
+    found = {name: own for name, own in found.items() if name in ours or not name.startswith("ours-")}
     accuracy = [found[key] for name in TITLES for key in (f"ours-{name}", f"peer-{name}") if key in found]
     read = {model: sets for results in accuracy for model, sets in results["readings"].items()}
     times = {name: without_paths(found[name])["models"] for name in ("time", "time-all") if name in found}

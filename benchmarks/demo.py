@@ -20,7 +20,7 @@ import cv2
 import tyro
 
 from benchmarks.markdown import megabytes, table, with_interval
-from benchmarks.recipes import EASY, EASY_STEPS, SMALL, TEACHER
+from benchmarks.recipes import EASY, EASY_STEPS, SMALL, TAUGHT, TEACHER
 from benchmarks.stages import bench_models, bench_rows, run_result, run_stage, without_paths, write_json
 from crnn.commands import run_path
 from data.lines import open_lines
@@ -97,7 +97,7 @@ def distil(out: Path, lines: Path, steps: int, long: bool) -> Path:
     """
     run_stage(
         out, "distill.cli",
-        ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--data", str(lines), "--out", str(out),
+        ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--data", str(lines), "--out", str(out), *TAUGHT,
          "--until", str(steps), "--keep-features", "memory", "--distance-at", "both" if long else "output"],
     )  # fmt: skip
     return out

@@ -11,9 +11,11 @@ Test sets are read at the end, by models whose options were found on drawn lines
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -146,6 +148,7 @@ def main() -> None:
     options = tyro.cli(ExtendCharsetOptions, description=__doc__)
     options = replace(options, out=options.out / options.base)
     options.out.mkdir(parents=True, exist_ok=True)
+    refuse_another_base(options)
     draw(options)
     before = options.out / "before.json"
     read_sets(options, options.model, before, ["old", "known-signs"], TEST_SETS)
@@ -158,6 +161,15 @@ def main() -> None:
                 run_arm(options, name, ARMS[name], seed)
             write_results(options)
     print(extend_table(json.loads((RESULTS / f"{BASES[options.base].results}.json").read_text(encoding="utf-8"))))
+
+
+def refuse_another_base(options: ExtendCharsetOptions) -> None:
+    """Ends the program where models in options.out grew from another student: they would be compared with this one."""
+    digest = hashlib.sha256(options.model.read_bytes()).hexdigest()
+    kept = options.out / "base.sha256"
+    if kept.exists() and kept.read_text(encoding="utf-8") != digest:
+        sys.exit(f"what lies in {options.out} grew from another student than {options.model}; give another --out")
+    kept.write_text(digest, encoding="utf-8")
 
 
 def draw(options: ExtendCharsetOptions) -> None:
@@ -239,6 +251,7 @@ def write_results(options: ExtendCharsetOptions) -> None:
     """Figures of the runs that are finished; the others have none."""
     before = readings(options.out / "before.json")
     command = f"python -m benchmarks.extend_charset {options.base} --lines {options.lines} --steps {options.steps}"
+    command += "" if options.student is None else f" --student {options.student.name}"
     base = BASES[options.base]
     content: Json = {
         "command": command,

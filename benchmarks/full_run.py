@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.real_pair import TRAINING_SETS, cleaned
-from benchmarks.recipes import EASY
+from benchmarks.recipes import EASY, TAUGHT
 from benchmarks.stages import RESULTS, run_result, run_stage, without_paths, write_json
 
 TEST_SETS = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
@@ -89,7 +89,8 @@ def main() -> int:
     stage(
         student, "distill.cli",
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--out", str(student), *sources,
-         "--distance-at", "both", "--until", str(plan.student_steps), *plan.shared, "--seed", str(SEEDS["student"])],
+         "--distance-at", "both", *TAUGHT, "--until", str(plan.student_steps), *plan.shared,
+         "--seed", str(SEEDS["student"])],
     )  # fmt: skip
     files = [out / f"student{ending}" for ending in (".onnx", ".int8.onnx", ".int8.tflite")]
     lines = ["--lines", "10", "--calibration-lines", "10", "--validation-lines", "0"] if options.toy else []

@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks.markdown import NOT_RUN, signed_with_interval, table
 from benchmarks.readings import Pairs, Readings, paired, read, readings, right36_lines
-from benchmarks.recipes import SMALL, TEACHER
+from benchmarks.recipes import SMALL, TAUGHT, TEACHER
 from benchmarks.stages import RESULTS, curve_of, finished, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint
 from crnn.model import Crnn, parameter_count
@@ -113,7 +113,7 @@ def run_student(options: RealPairOptions, teacher: Path, out: Path) -> None:
     run_stage(
         out, "distill.cli",
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--out", str(out), *sources(options),
-         "--distance-at", "both", "--until", str(options.student_steps), "--threads", str(options.threads),
+         "--distance-at", "both", *TAUGHT, "--until", str(options.student_steps), "--threads", str(options.threads),
          "--seed", "3"],
     )  # fmt: skip
 

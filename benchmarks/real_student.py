@@ -8,13 +8,15 @@ are not shipped: the terms of the pictures are those of their makers. It stands 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from benchmarks.real_pair import RealPairOptions, run_teacher, sources
-from benchmarks.stages import RESULTS, run_result, run_stage, write_json
+from benchmarks.recipes import TAUGHT
+from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
 from benchmarks.students import WIDTHS
 
 SEED = 3
@@ -44,6 +46,11 @@ class RealStudentOptions:
 def main() -> None:
     """The two stages, and what they took."""
     options = tyro.cli(RealStudentOptions, description=__doc__)
+    for start in (options.students / "teacher.pt", options.students / "default.pt"):
+        if not (start.exists() and finished(start)):
+            sys.exit(
+                f"{start} is not there or not finished; run make students first, or name its folder with --students"
+            )
     teacher, student = (options.out / f"{name}.pt" for name in ("teacher", "student"))
     pair = RealPairOptions(
         options.data, options.students / "teacher.pt", options.out, options.teacher_steps, threads=options.threads
@@ -53,7 +60,7 @@ def main() -> None:
         student, "distill.cli",
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--student-width", str(WIDTHS["default"]),
          "--init", str(options.students / "default.pt"), "--out", str(student), *sources(pair),
-         "--distance-at", "both", "--until", str(options.student_steps), "--threads", str(options.threads),
+         "--distance-at", "both", *TAUGHT, "--until", str(options.student_steps), "--threads", str(options.threads),
          "--seed", str(SEED)],
     )  # fmt: skip
     write_json(

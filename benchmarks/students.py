@@ -20,7 +20,7 @@ import cv2
 import tyro
 
 from benchmarks.markdown import table
-from benchmarks.recipes import TEACHER
+from benchmarks.recipes import TAUGHT, TEACHER
 from benchmarks.stages import RESULTS, run_result, run_stage, write_json
 from crnn.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from crnn.recogniser import MODELS, PACKAGED
@@ -89,7 +89,7 @@ def distil(options: StudentsOptions, teacher: Path, out: Path, width: float) -> 
     run_stage(
         out, "distill.cli",
         ["--teacher", str(teacher), "--student-backbone", "resnet18", "--student-width", str(width), "--out", str(out),
-         "--data", "synth", "--distance-at", "both", "--validation-lines", "600",
+         "--data", "synth", "--distance-at", "both", *TAUGHT, "--validation-lines", "600",
          "--until", str(options.student_steps), "--save-every", "250", "--threads", str(options.threads),
          "--seed", str(SEEDS["students"])],
     )  # fmt: skip

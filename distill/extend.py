@@ -110,6 +110,7 @@ def near_new(log_probs: Tensor, batch: DeviceBatch, is_new: Tensor) -> Tensor:
 
 def extend(options: ExtendOptions, command: str) -> Path:
     """Writes options.model with a larger charset to options.out; see ExtendOptions."""
+    options = replace(options, fit=options.fit.at_rate(LEARNING_RATE))
     refuse_overwriting(options.out, options.resume, options.overwrite)
     if options.out.resolve() == options.model.resolve():
         raise ValueError(f"--out {options.out} is the model itself; give the new one another file")
@@ -146,7 +147,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     write_run(options.out, command, options)
-    loop = options.fit.at_rate(LEARNING_RATE)
+    loop = options.fit
     progress = fit(
         model, make_windows(mixed, charset, spec, loop, augment=True, sizes=model.sizes), objective, loop,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),

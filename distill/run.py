@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 
 LEARNING_RATE = 8e-3
-"""Of adamw where none is given: a target for every column bears four times what CTC from scratch does (docs/results.md,
-"What method 1 claims")."""
+"""Of adamw where none is given, four times that of training from scratch; see benchmarks.distillation."""
 
 USUAL_SHARE = "0.05"
 """Held out where neither the command nor the teacher's file says."""
@@ -54,6 +53,7 @@ USUAL_SHARE = "0.05"
 def distill(options: DistillOptions, command: str) -> Path:
     """Trains a student of options.teacher and writes it to options.out; see DistillOptions."""
     distances = parse_distances(options.distance)
+    options = replace(options, fit=options.fit.at_rate(LEARNING_RATE))
     teacher = load_checkpoint(options.teacher)
     refuse_overwriting(options.out, options.resume, options.overwrite)
     if options.out.resolve() == options.teacher.resolve():
@@ -112,7 +112,7 @@ def distill(options: DistillOptions, command: str) -> Path:
         write_run(options.out, command, options)
     try:
         progress = fit(
-            student, windows, objective, options.fit.at_rate(LEARNING_RATE), keep, validate, resume_path(options.out),
+            student, windows, objective, options.fit, keep, validate, resume_path(options.out),
             options.out.with_suffix(".log.csv"), same_run(options), options.resume,
         )  # fmt: skip
     finally:
