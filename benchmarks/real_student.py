@@ -11,9 +11,11 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
+from benchmarks.markdown import table
 from benchmarks.real_pair import RealPairOptions, run_teacher, sources
 from benchmarks.recipes import TAUGHT
 from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
@@ -68,6 +70,24 @@ def main() -> None:
         {"command": "python -m benchmarks.real_student", "seed": SEED, "width": WIDTHS["default"],
          "runs": {"teacher": run_result(teacher), "student": run_result(student)}},
     )  # fmt: skip
+
+
+def real_student_table(results: dict[str, Any]) -> str:
+    """What both read of the held-out lines of the training sets, and what it took."""
+    rows = []
+    for name, run in results["runs"].items():
+        taught = [f"{100 * run[key]:.1f}" if key in run else "" for key in ("teacher_accuracy", "spikes_agree")]
+        cells = [f"{100 * run['accuracy']:.1f}", *taught, f"{run['lines']:,}", f"{run['seconds'] / 60:.0f}"]
+        rows.append([name, *cells])
+    header = [
+        "held-out training lines",
+        "exact %",
+        "its teacher's",
+        "spikes as the teacher's, %",
+        "lines seen",
+        "minutes",
+    ]
+    return table(header, rows)
 
 
 if __name__ == "__main__":
