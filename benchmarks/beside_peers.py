@@ -225,6 +225,23 @@ TITLES = {
     "easyocr-student.int8.onnx +words": "taught by EasyOCR's, int8, words known",
     **{name: peer.title for name, peer in PEERS.items()},
 }
+SHORT = {
+    "teacher.pt": "teacher",
+    "real-teacher.pt": "teacher, real lines",
+    "default.int8.onnx": "default",
+    "default.int8.onnx +words": "default, words",
+    "tiny.int8.onnx": "tiny",
+    "tiny.int8.onnx +words": "tiny, words",
+    "real-student.int8.onnx": "real lines",
+    "real-student.int8.onnx +words": "real lines, words",
+    "easyocr-student.int8.onnx": "EasyOCR's student",
+    "easyocr-student.int8.onnx +words": "EasyOCR's student, words",
+    "tesseract": "Tesseract 5",
+    "easyocr": "EasyOCR",
+    "pp-ocr-v4": "PP-OCRv4 mobile",
+    "pp-ocr-v6-small": "PP-OCRv6 small",
+}
+"""What the pictures show, by names that fit there: of students int8 alone, which reads as float32 does."""
 PICTURED = ("iiit5k_test", "ic13_test", "ic15_test", "sroie_test")
 """Sets whose mean the pictures show."""
 
@@ -305,7 +322,7 @@ def beside_picture(results: Json, across: Literal["bytes", "time"]) -> str:
     for model in results["models"]:
         name = model["name"]
         own = [accuracy[name, s] for s in PICTURED if (name, s) in accuracy]
-        if len(own) < len(PICTURED) or (across == "time" and name not in results["times"]["time"]):
+        if name not in SHORT or len(own) < len(PICTURED) or (across == "time" and name not in results["times"]["time"]):
             continue
         x = model["bytes"] / 1e6 if across == "bytes" else results["times"]["time"][name]["mean_ms"]
         low, mid, high = (
@@ -313,7 +330,7 @@ def beside_picture(results: Json, across: Literal["bytes", "time"]) -> str:
             for values in zip(*((r["acc36_interval"][0], r["acc36"], r["acc36_interval"][1]) for r in own), strict=True)
         )
         kind = "peer" if name in PEERS else "network" if name.endswith(".pt") else "file"
-        points.append(Point(TITLES.get(name, name), x, mid, low, high, kind))
+        points.append(Point(SHORT[name], x, mid, low, high, kind))
     title = "MB" if across == "bytes" else "ms a crop"
     return standalone(scatter(points, title, "acc36 %, mean of four real test sets")) if points else ""
 
