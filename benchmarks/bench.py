@@ -301,7 +301,7 @@ def describe_model(name: str, recogniser: Reader) -> dict[str, Any]:
         "name": name,
         "file": str(path),
         "parameters": recogniser.runtime.parameters,
-        "bytes": path.stat().st_size + (ENGLISH.stat().st_size if name.endswith(WITH_WORDS) else 0),
+        "bytes": path.stat().st_size + (0 if recogniser.decoder is greedy_batch else ENGLISH.stat().st_size),
         "threads": recogniser.runtime.threads,
         "characters": len(info.charset.characters),
         "case": info.charset.case,

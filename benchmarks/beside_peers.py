@@ -113,24 +113,32 @@ def bench(options: BesideOptions, name: str, arguments: Sequence[str], models: S
 
 def our_files(options: BesideOptions) -> list[Path]:
     """Teachers, and students as float32 and int8 ONNX, under names of their own; the int8 that ships where one does."""
-    teachers = {
+    files = []
+    for name, path in our_checkpoints(options).items():
+        checkpoint = named(options, name, path)
+        if name.endswith("teacher"):
+            files.append(checkpoint)
+            continue
+        formats = ["onnx"] if name in WIDTHS else ["onnx", "onnx-int8"]
+        made = [checkpoint.with_name(name + ending) for ending in (".onnx", PACKAGED)[: len(formats)]]
+        if made[0].exists() and made[0].stat().st_mtime < checkpoint.stat().st_mtime:
+            made[-1].unlink(missing_ok=True)
+        run_stage(made[-1], "crnn", ["export", "--model", str(checkpoint), "--to", *formats])
+        files += [*made, *([packaged_model(name)] if name in WIDTHS else [])]
+    return files
+
+
+def our_checkpoints(options: BesideOptions) -> dict[str, Path]:
+    """Teachers, then students, that are there and finished, by the names that they are told by."""
+    checkpoints = {
         "teacher": options.students / "teacher.pt",
         "real-teacher": options.real / "teacher.pt",
         "easyocr-teacher": options.easyocr / "teacher.pt",
+        **{name: options.students / f"{name}.pt" for name in WIDTHS},
+        "real-student": options.real / "student.pt",
+        "easyocr-student": options.easyocr / "student.pt",
     }
-    students = {name: options.students / f"{name}.pt" for name in WIDTHS}
-    students |= {"real-student": options.real / "student.pt", "easyocr-student": options.easyocr / "student.pt"}
-    files = [named(options, name, path) for name, path in teachers.items() if path.exists() and finished(path)]
-    for name, path in students.items():
-        if path.exists() and finished(path):
-            checkpoint = named(options, name, path)
-            formats = ["onnx"] if name in WIDTHS else ["onnx", "onnx-int8"]
-            made = [checkpoint.with_name(name + ending) for ending in (".onnx", PACKAGED)[: len(formats)]]
-            if made[0].exists() and made[0].stat().st_mtime < checkpoint.stat().st_mtime:
-                made[-1].unlink(missing_ok=True)
-            run_stage(made[-1], "crnn", ["export", "--model", str(checkpoint), "--to", *formats])
-            files += [*made, *([packaged_model(name)] if name in WIDTHS else [])]
-    return files
+    return {name: path for name, path in checkpoints.items() if path.exists() and finished(path)}
 
 
 def named(options: BesideOptions, name: str, path: Path) -> Path:
@@ -145,8 +153,8 @@ def named(options: BesideOptions, name: str, path: Path) -> Path:
 def write_results(options: BesideOptions) -> None:
     """The JSON of the parts that were run, teachers and students in the order of TITLES."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))}
-    ours = {f"ours-{path.name}" for path in our_files(options)}  # not those of models that were here once
-    found = {name: own for name, own in found.items() if name in ours or not name.startswith("ours-")}
+    there = {f"ours-{name}" for name in our_checkpoints(options)}  # figures of models that were here once are left out
+    found = {name: own for name, own in found.items() if name.split(".")[0] in there or not name.startswith("ours-")}
     accuracy = [found[key] for name in TITLES for key in (f"ours-{name}", f"peer-{name}") if key in found]
     read = {model: sets for results in accuracy for model, sets in results["readings"].items()}
     times = {name: without_paths(found[name])["models"] for name in ("time", "time-all") if name in found}

@@ -119,12 +119,10 @@ class Line:
 def main() -> None:
     """Every set read once; then every choice on what was kept."""
     options = tyro.cli(KnownWordsOptions, description=__doc__)
-    recogniser = load(threads=1)
+    charset = load(threads=1).info.charset
     sets = {name: kept_lines(path) for name, path in paths(options).items()}
     listed = english_words()
-    figures = {
-        name: set_figures(lines, recogniser.info.charset, listed, folded=name in REAL) for name, lines in sets.items()
-    }
+    figures = {name: set_figures(lines, charset, listed, folded=name in REAL) for name, lines in sets.items()}
     write_json(
         RESULTS / "known_words.json",
         {"command": "python -m benchmarks.known_words", "seed": 0, "words": len(listed), "sets": figures},

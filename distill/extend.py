@@ -147,9 +147,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     write_run(options.out, command, options)
-    loop = options.fit
     progress = fit(
-        model, make_windows(mixed, charset, spec, loop, augment=True, sizes=model.sizes), objective, loop,
+        model, make_windows(mixed, charset, spec, options.fit, augment=True, sizes=model.sizes), objective, options.fit,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
