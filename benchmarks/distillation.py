@@ -5,7 +5,8 @@ method 1 names and in ways that it is held against, or from scratch; every arm f
 seen several times. The teacher has read 300,000 such lines, so there is something to teach where a student has few.
 Every arm has the learning rate of its RATES at which it read most held-out lines of the training set, where all curves
 are measured; the table's figures are of lines with words and fonts that nothing was trained on, and of iiit5k_test.
-Runs are kept in --out; the results' JSON is written after each, so a table that was cut off says what was not run.
+Runs are kept in --out; the results' JSON is written after each, so a table that was cut off says what was not run,
+and --kept goes on from such a JSON where the folder is gone.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import json
 import os
 import shutil
 import statistics
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 
 from benchmarks.charts import Curve, curves, standalone
@@ -26,7 +30,7 @@ from benchmarks.markdown import signed_with_interval, table, with_spread
 from benchmarks.readings import exact_lines, paired, read, readings
 from benchmarks.recipes import SMALL, TEACHER
 from benchmarks.stages import RESULTS, curve_of, finished, run_result, run_stage, write_json
-from crnn.checkpoint import load_checkpoint
+from crnn.checkpoint import load_checkpoint, write_atomically
 from crnn.model import Crnn
 from data.lines import open_lines
 from distill.run import column_agreement
@@ -96,16 +100,21 @@ class DistillationOptions:
     Attributes:
         data: folder with iiit5k_test.zip.
         out: where lines, models and readings go.
+        kept: results of an earlier call, such as docs/results/distillation.json; its runs are not made again.
         steps: of every arm.
-        threads: of each run.
-        most: so many runs now, the rest in a later call; 0 for all.
+        processes: trainings at a time, each on one thread.
     """
 
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/distillation")
+    kept: Path | None = None
     steps: int = 3000
-    threads: int = 1
-    most: int = 0
+    processes: int = 1
+
+    @property
+    def models(self) -> Path:
+        """Where the trainings go; those of other steps lie elsewhere."""
+        return self.out / f"{self.steps}-steps"
 
 
 @dataclass(frozen=True)
@@ -121,26 +130,27 @@ class Run:
     def name(self) -> str:
         return f"{self.arm}-{self.lines}-{self.seed}-rate{self.rate:g}"
 
-    def file(self, options: DistillationOptions) -> Path:
-        """Of the model; runs of other steps lie elsewhere."""
-        return options.out / f"{options.steps}-steps" / f"{self.name}.pt"
+
+Runs = dict[Run, Json]
+"""What is known of each finished run, see figures_of."""
 
 
 def main() -> None:
     """Every run that is not there yet, in an order in which the table's first seed is whole early."""
     options = tyro.cli(DistillationOptions, description=__doc__)
     bake(options)
-    made = 0
-    for planned_run in planned():
-        run = chosen(options, planned_run)
-        if run is None or is_done(options, run):
-            continue
-        if made == options.most > 0:
-            break
-        train(options, run)
-        made += 1
-        write_results(options)
-    write_results(options)
+    teacher = options.out / "teacher.pt"
+    if not teacher.exists():
+        shutil.copyfile(TEACHER, teacher)
+    read(teacher, test_sets(options))
+    runs = known_runs(options)
+    with ThreadPoolExecutor(options.processes) as pool:
+        for stage in (rate_runs(), chosen_runs()):
+            missing = [run for run in (chosen(runs, planned) for planned in stage) if run not in runs]
+            for made in as_completed([pool.submit(train, options, run) for run in missing]):
+                runs |= made.result()
+                write_results(options, runs)
+    write_results(options, runs)
 
 
 def bake(options: DistillationOptions) -> None:
@@ -158,48 +168,69 @@ def make(out: Path, count: int, side: str, seed: int) -> None:
     )  # fmt: skip
 
 
-def planned() -> list[Run]:
-    """All runs: of the first seed at the main size, every rate, then at the other sizes; then of the next seeds."""
-    runs = []
-    for seed in SEEDS:
-        for size in (LINES, *(size for size in SIZES if size != LINES)):
-            for name, arm in ARMS.items():
-                if size in arm.sizes:
-                    first = (*RATES[arm.rates], *SHOWN_RATES.get(name, ()))
-                    tried = first if (seed, size) == (0, LINES) else (0.0,)
-                    runs += [Run(name, size, seed, rate) for rate in tried]
-    return runs
+def rate_runs() -> list[Run]:
+    """Of the first seed at the main size, every rate; those that are only shown come last."""
+    tried = [Run(name, LINES, SEEDS[0], rate) for name, arm in ARMS.items() for rate in RATES[arm.rates]]
+    return tried + [Run(name, LINES, SEEDS[0], rate) for name, rates in SHOWN_RATES.items() for rate in rates]
 
 
-def chosen(options: DistillationOptions, run: Run) -> Run | None:
-    """The run at its arm's best rate, where that is meant; nothing before all rates were tried."""
-    if run.rate:
+def chosen_runs() -> list[Run]:
+    """At each arm's chosen rate: every seed at the main size, then at the other sizes."""
+    main_size = [Run(name, LINES, seed) for seed in SEEDS for name in ARMS]
+    others = [size for size in SIZES if size != LINES]
+    return main_size + [Run(n, size, seed) for seed in SEEDS for size in others for n in ARMS if size in ARMS[n].sizes]
+
+
+def chosen(runs: Runs, run: Run) -> Run:
+    """The run at its arm's best rate, where that is meant; before all rates were tried it stays a run of no rate."""
+    tried = tried_rates(runs, run.arm)
+    if run.rate or len(tried) < len(RATES[ARMS[run.arm].rates]):
         return run
-    tried = tried_rates(options, run.arm)
-    if len(tried) < len(RATES[ARMS[run.arm].rates]):
-        return None
     return replace(run, rate=max(tried, key=tried.__getitem__))
 
 
-def tried_rates(options: DistillationOptions, arm: str, shown: bool = False) -> dict[float, float]:
+def tried_rates(runs: Runs, arm: str, shown: bool = False) -> dict[float, float]:
     """rate -> share of held-out training lines that the first seed read with it, of finished runs. shown: all."""
     rates = (*RATES[ARMS[arm].rates], *(SHOWN_RATES.get(arm, ()) if shown else ()))
-    runs = [Run(arm, LINES, 0, rate) for rate in rates]
-    return {run.rate: best_accuracy(options, run) for run in runs if is_done(options, run)}
+    tried = {rate: runs.get(Run(arm, LINES, SEEDS[0], rate)) for rate in rates}
+    return {rate: max(row["accuracy"] for row in figures["curve"]) for rate, figures in tried.items() if figures}
 
 
-def is_done(options: DistillationOptions, run: Run) -> bool:
-    model = run.file(options)
-    return model.exists() and finished(model)
+def known_runs(options: DistillationOptions) -> Runs:
+    """Those of options.kept, and those in options.out, whose figures are made where they are missing."""
+    runs: Runs = {}
+    if options.kept is not None:
+        kept = json.loads(options.kept.read_text(encoding="utf-8"))
+        if kept["steps"] != options.steps:
+            sys.exit(f"{options.kept} is of {kept['steps']} steps, not of {options.steps}; leave --kept out")
+        runs |= by_run(kept)
+    for run in all_runs():
+        model = options.models / f"{run.name}.pt"
+        if model.exists() and finished(model):
+            runs[run] = figures_of(options, run)
+    return runs
 
 
-def train(options: DistillationOptions, run: Run) -> None:
-    """One training."""
-    out, arm = run.file(options), ARMS[run.arm]
+def all_runs() -> set[Run]:
+    """At any rate."""
+    return {
+        replace(run, rate=rate)
+        for run in rate_runs() + chosen_runs()
+        for rate in (*RATES[ARMS[run.arm].rates], *SHOWN_RATES.get(run.arm, ()))
+    }
+
+
+def by_run(results: Json) -> Runs:
+    """The runs of results."""
+    return {Run(row["arm"], row["training_lines"], row["seed"], row["rate"]): row for row in results["runs"]}
+
+
+def train(options: DistillationOptions, run: Run) -> Runs:
+    """One training, and its figures."""
+    out, arm = options.models / f"{run.name}.pt", ARMS[run.arm]
     shared = [
         "--data", str(options.out / f"lines-{run.lines}.lmdb"), "--out", str(out), "--until", str(options.steps),
-        "--validate-every", str(EVERY), "--threads", str(options.threads), "--seed", str(run.seed),
-        "--learning-rate", f"{run.rate:g}",
+        "--validate-every", str(EVERY), "--threads", "1", "--seed", str(run.seed), "--learning-rate", f"{run.rate:g}",
     ]  # fmt: skip
     own = [str(options.steps // 2) if argument == "half" else argument for argument in arm.arguments]
     if arm.scratch:
@@ -207,6 +238,7 @@ def train(options: DistillationOptions, run: Run) -> None:
     else:
         taught = ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--keep-features", "memory"]
         run_stage(out, "distill.cli", [*taught, *shared, *own])
+    return {run: figures_of(options, run)}
 
 
 def test_sets(options: DistillationOptions) -> list[Path]:
@@ -215,72 +247,77 @@ def test_sets(options: DistillationOptions) -> list[Path]:
     return [options.out / "unseen.lmdb", *([real] if real.exists() else [])]
 
 
-def right(model: Path) -> dict[str, list[bool]]:
-    """Set -> whether each line was read exactly."""
-    return {name: exact_lines(lines) for name, lines in readings(model).items()}
+def figures_of(options: DistillationOptions, run: Run) -> Json:
+    """A finished run: which lines of the test sets it reads, its curve, and how its spikes agree with the teacher's.
 
-
-def best_accuracy(options: DistillationOptions, run: Run) -> float:
-    return max(float(row["accuracy"]) for row in curve_of(run.file(options)))
-
-
-def write_results(options: DistillationOptions) -> None:
-    """Every arm's figures over its finished seeds, and the claims' differences, paired by line and seed."""
-    teacher = options.out / "teacher.pt"
-    if not teacher.exists():
-        shutil.copyfile(TEACHER, teacher)
-    read(teacher, test_sets(options))
-    arms = []
-    for name, arm in ARMS.items():
-        for size in arm.sizes:
-            runs = done_runs(options, name, size)
-            arms.append({"arm": name, "lines": size, "runs": [figures(options, run, teacher) for run in runs]})
-    tried = {
-        name: {f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, name, shown=True).items()}
-        for name in ARMS
-    }
-    write_json(
-        RESULTS / "distillation.json",
-        {
-            "command": f"python -m benchmarks.distillation --steps {options.steps}",
-            "steps": options.steps,
-            "teacher": {name: statistics.fmean(lines) for name, lines in right(teacher).items()},
-            "rates": tried,
-            "arms": arms,
-            "differences": differences(options, teacher),
-        },
-    )
-
-
-def done_runs(options: DistillationOptions, arm: str, size: int) -> list[Run]:
-    runs = [chosen(options, Run(arm, size, seed)) for seed in SEEDS]
-    return [run for run in runs if run is not None and is_done(options, run)]
-
-
-def figures(options: DistillationOptions, run: Run, teacher: Path) -> Json:
-    """One run's accuracy on the test sets, its curve, and how its spikes agree with the teacher's (kept beside it)."""
-    model = run.file(options)
+    Kept beside the model. right: set -> the lines that are read exactly, as packed.
+    """
+    model, teacher = options.models / f"{run.name}.pt", options.out / "teacher.pt"
+    kept = model.with_suffix(".figures.json")
+    if kept.exists() and kept.stat().st_mtime >= model.stat().st_mtime:
+        found: Json = json.loads(kept.read_text(encoding="utf-8"))
+        return found
     read(model, test_sets(options))
-    kept = model.with_suffix(".spikes.json")
-    if not kept.exists():
-        lines = open_lines(options.out / "unseen.lmdb")
-        spec = load_checkpoint(teacher).info.input_spec
-        networks = [Crnn.from_checkpoint(load_checkpoint(path)) for path in (teacher, model)]
-        found = column_agreement(networks[0], networks[1], [lines[i] for i in range(SPIKE_LINES)], spec)
-        write_json(kept, dict(found))
-    spikes = json.loads(kept.read_text())
-    curve = curve_of(model)
+    lines = open_lines(options.out / "unseen.lmdb")
+    spec = load_checkpoint(teacher).info.input_spec
+    networks = [Crnn.from_checkpoint(load_checkpoint(path)) for path in (teacher, model)]
+    spikes = column_agreement(networks[0], networks[1], [lines[i] for i in range(SPIKE_LINES)], spec)
     result = run_result(model)
-    return {
+    found = {
+        "arm": run.arm,
+        "training_lines": run.lines,
         "seed": run.seed,
         "rate": run.rate,
-        "exact": {name: statistics.fmean(lines) for name, lines in right(model).items()},
-        "curve": [{key: row[key] for key in ("lines", "accuracy", "seconds")} for row in curve],
+        **test_figures(model),
+        "curve": [{key: row[key] for key in ("lines", "accuracy", "seconds")} for row in curve_of(model)],
         "lines": result["lines"],
         "minutes": result["seconds"] / 60,
         "spikes_agree": spikes.get("spikes_agree", 0.0),
         "spikes_agree_within_1": spikes.get("spikes_agree_within_1", 0.0),
     }
+    write_atomically(kept, lambda file: file.write(json.dumps(found).encode()))
+    return found
+
+
+def test_figures(model: Path) -> Json:
+    """The share of each test set that is read exactly, and which lines those are."""
+    right = {name: exact_lines(lines) for name, lines in readings(model).items()}
+    return {
+        "exact": {name: statistics.fmean(lines) for name, lines in right.items()},
+        "right": {name: packed(lines) for name, lines in right.items()},
+    }
+
+
+def packed(lines: Sequence[bool]) -> str:
+    """A bit a line, the first ones first, in hexadecimal: their number, a colon, and eight of them to two digits."""
+    return f"{len(lines)}:{np.packbits(lines).tobytes().hex()}"
+
+
+def unpacked(text: str) -> list[bool]:
+    """What packed has packed."""
+    count, _, bits = text.partition(":")
+    return [bool(bit) for bit in np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=int(count))]
+
+
+def write_results(options: DistillationOptions, runs: Runs) -> None:
+    """Every run's figures, and the claims' differences, paired by line and seed."""
+    teacher = test_figures(options.out / "teacher.pt")
+    write_json(
+        RESULTS / "distillation.json",
+        {
+            "command": f"python -m benchmarks.distillation --steps {options.steps}",
+            "steps": options.steps,
+            "teacher": teacher,
+            "differences": differences(runs, teacher),
+            "runs": [figures for run, figures in sorted(runs.items(), key=lambda item: item[0].name)],
+        },
+    )
+
+
+def arm_runs(runs: Runs, arm: str, lines: int = LINES) -> list[Json]:
+    """An arm's figures at its chosen rate, seed by seed, of the runs that are finished."""
+    asked = [chosen(runs, Run(arm, lines, seed)) for seed in SEEDS]
+    return [runs[run] for run in asked if run in runs]
 
 
 PAIRS = (
@@ -293,18 +330,19 @@ PAIRS = (
 """Arms whose difference is told, at the main size."""
 
 
-def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
+def differences(runs: Runs, teacher: Json) -> list[Json]:
     """Exact accuracy on unseen lines of the first less that of the second, and its interval over lines."""
     found = []
     for first, second in PAIRS:
-        runs = {run.seed: run for run in done_runs(options, first, LINES)}
-        others = {run.seed: run for run in done_runs(options, second, LINES)} if second != "teacher" else runs
-        seeds = sorted(runs.keys() & others.keys())
+        own = {figures["seed"]: figures for figures in arm_runs(runs, first)}
+        others = dict.fromkeys(own, teacher)
+        if second != "teacher":
+            others = {figures["seed"]: figures for figures in arm_runs(runs, second)}
+        seeds = sorted(own.keys() & others.keys())
         if not seeds:
             continue
-        own = [right(runs[seed].file(options))["unseen"] for seed in seeds]
-        models = [teacher if second == "teacher" else others[seed].file(options) for seed in seeds]
-        each, interval = paired(own, [right(model)["unseen"] for model in models])
+        right = [[unpacked(side[seed]["right"]["unseen"]) for seed in seeds] for side in (own, others)]
+        each, interval = paired(*right)
         found.append(
             {"first": first, "second": second, "seeds": seeds, "each": each, "difference": statistics.fmean(each),
              "interval": interval}
@@ -316,21 +354,20 @@ def differences(options: DistillationOptions, teacher: Path) -> list[Json]:
 
 
 def arms_table(results: Json) -> str:
-    """Every arm at the main size, then those at several sizes."""
-    taught = [with_spread(percent([results["teacher"]], name)) for name in READ]
+    """Every arm at the main size."""
+    runs = by_run(results)
+    taught = [with_spread(percent([results["teacher"]["exact"]], name)) for name in READ]
     rows = [["the teacher", *taught, "", "", "", "", ""]]
-    for arm in results["arms"]:
-        if arm["lines"] != LINES:
+    for name, arm in ARMS.items():
+        own = arm_runs(runs, name)
+        if not own:
+            rows.append([arm.what, *["not run"] * 2, "", "", "", "", "0"])
             continue
-        runs = arm["runs"]
-        if not runs:
-            rows.append([ARMS[arm["arm"]].what, *["not run"] * 2, "", "", "", "", "0"])
-            continue
-        sets = [with_spread(percent([run["exact"] for run in runs], name)) for name in READ]
+        sets = [with_spread(percent([run["exact"] for run in own], read_set)) for read_set in READ]
         rows.append(
-            [ARMS[arm["arm"]].what, *sets, with_spread([100 * run["spikes_agree"] for run in runs]),
-             f"{runs[0]['rate']:g}", f"{statistics.fmean(run['lines'] for run in runs):,.0f}",
-             f"{statistics.fmean(run['minutes'] for run in runs):.1f}", str(len(runs))]
+            [arm.what, *sets, with_spread([100 * run["spikes_agree"] for run in own]),
+             f"{own[0]['rate']:g}", f"{statistics.fmean(run['lines'] for run in own):,.0f}",
+             f"{statistics.fmean(run['minutes'] for run in own):.1f}", str(len(own))]
         )  # fmt: skip
     header = [
         "exact %",
@@ -353,21 +390,22 @@ def percent(exact: Sequence[dict[str, float]], name: str) -> list[float]:
 def rates_table(results: Json) -> str:
     """Held-out lines of the training set, read by the first seed at each rate that was tried."""
     rates = sorted({rate for tried in (*RATES.values(), *SHOWN_RATES.values()) for rate in tried})
+    runs = by_run(results)
+    tried = {name: tried_rates(runs, name, shown=True) for name in ARMS}
     rows = [
-        [ARMS[name].what, *(f"{100 * tried[f'{rate:g}']:.1f}" if f"{rate:g}" in tried else "" for rate in rates)]
-        for name, tried in results["rates"].items() if tried
+        [arm.what, *(f"{100 * tried[name][rate]:.1f}" if rate in tried[name] else "" for rate in rates)]
+        for name, arm in ARMS.items() if tried[name]
     ]  # fmt: skip
     return table(["exact % of held-out training lines at the rate", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def sizes_table(results: Json) -> str:
     """Exact accuracy on unseen lines by training lines."""
-    rows = []
+    rows, runs = [], by_run(results)
     for name, arm in ARMS.items():
         if len(arm.sizes) > 1:
-            own = {entry["lines"]: entry["runs"] for entry in results["arms"] if entry["arm"] == name}
-            cells = [with_spread([100 * run["exact"]["unseen"] for run in own[size]]) for size in SIZES]
-            rows.append([arm.what, *cells])
+            own = [arm_runs(runs, name, size) for size in SIZES]
+            rows.append([arm.what, *(with_spread([100 * run["exact"]["unseen"] for run in some]) for some in own)])
     return table(["exact % of unseen lines", *(f"{size:,} training lines" for size in SIZES)], rows)
 
 
@@ -407,7 +445,8 @@ def claims_table(results: Json) -> str:
 
 def faster(results: Json) -> tuple[str, str]:
     """Lines and minutes in which method 1 comes to where the better twin ends, and what that twin took to get there."""
-    runs = {arm["arm"]: {run["seed"]: run for run in arm["runs"]} for arm in results["arms"] if arm["lines"] == LINES}
+    known = by_run(results)
+    runs = {name: {run["seed"]: run for run in arm_runs(known, name)} for name in ARMS}
     told, fewer = [], []
     for seed, taught in runs["published"].items():
         twins = [runs[name][seed] for name, arm in ARMS.items() if arm.scratch and seed in runs[name]]
@@ -428,10 +467,9 @@ def faster(results: Json) -> tuple[str, str]:
 
 def picture(results: Json) -> str:
     """Accuracy on held-out lines by steps, mean over seeds with their range; empty where nothing was run."""
-    drawn = []
-    runs = {arm["arm"]: arm["runs"] for arm in results["arms"] if arm["lines"] == LINES}
+    drawn, runs = [], by_run(results)
     for name, shown in PICTURED.items():
-        values = [[row["accuracy"] for row in run["curve"]] for run in runs.get(name, [])]
+        values = [[row["accuracy"] for row in run["curve"]] for run in arm_runs(runs, name)]
         if values:
             columns = list(zip(*values, strict=False))
             means, lows, highs = ([f(c) for c in columns] for f in (statistics.fmean, min, max))

@@ -1,7 +1,8 @@
 """A charset that grows: `python -m benchmarks.extend_charset`, two hours of one core; shipped: one hour.
 
 The student of benchmarks.real_pair, or the one that ships, learns five signs, and fifty signs and letters, from drawn
-lines alone, while it rehearses what it was trained on; without anchor, without rehearsal, and by plain fine-tuning,
+lines alone, while it rehearses what it was trained on, and the one that ships keeps what it read in pictures of real
+lines, whose labels are not looked at; without those, without anchor, without rehearsal, and by plain fine-tuning,
 which has neither. New characters are read on lines of unseen fonts and words, old ones there and on whole real test
 sets, before and after, paired line by line. How well the student reads signs that it always knew, in lines made the
 same way, stands beside; so does what other biases of the new rows would have bought and cost. Then the student of real
@@ -65,13 +66,15 @@ Json = dict[str, Any]
 class Arm:
     """One way of adding characters.
 
-    add: the new characters. rehearse: whether old lines are learnt from too. flags: what else the command gets.
+    add: the new characters. rehearse: whether old lines are learnt from too. pictures: whether real ones without
+    labels are, where the base has some. flags: what else the command gets.
     """
 
     told: str
     add: str
     seeds: tuple[int, ...] = (0,)
     rehearse: bool = True
+    pictures: bool = True
     flags: tuple[str, ...] = ()
 
 
@@ -82,6 +85,7 @@ ARMS = {
     "fifty-plain": Arm("plain fine-tuning: neither", FIFTY, rehearse=False, flags=("--anchor", "0")),
     "five-no-anchor": Arm("without the anchor", FIVE, flags=("--anchor", "0")),
     "five-no-rehearsal": Arm("without rehearsal", FIVE, rehearse=False),
+    "five-no-pictures": Arm("anchor and rehearsal, drawn lines alone", FIVE, pictures=False),
     "five-frozen": Arm("the encoder stays as it is", FIVE, flags=("--no-train-encoder",)),
 }
 
@@ -95,12 +99,17 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Base:
-    """A student whose charset grows. rehearsed: what it was trained on, with its weights there. results: their name."""
+    """A student whose charset grows.
+
+    rehearsed: what it was trained on, with its weights there. results: their name. unlabelled: real sets of which the
+    pictures alone are given, since it was not trained on them.
+    """
 
     student: Path
     rehearsed: tuple[tuple[str, float], ...]
     order: tuple[str, ...]
     results: str
+    unlabelled: tuple[tuple[str, float], ...] = ()
 
 
 BASES = {
@@ -109,7 +118,8 @@ BASES = {
         "extend_charset",
     ),
     "shipped": Base(
-        MODELS / "default.pt", (("synth", 1.0),), ("five", "five-plain", "fifty"), "extend_charset_shipped",
+        MODELS / "default.pt", (("synth", 0.5),), ("five", "five-plain", "fifty", "five-no-pictures"),
+        "extend_charset_shipped", (("iiit5k_train", 0.25), ("sroie_train", 0.25)),
     ),
 }  # fmt: skip
 """By name on the command line; benchmarks.real_pair makes the first."""
@@ -193,6 +203,9 @@ def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> No
     """The grown model, and what it reads of the new characters' drawn set, of old drawn lines and of the test sets."""
     model = options.out / f"{name}-{seed}.pt"
     flags = [*arm.flags, "--seed", str(seed)]
+    pictures = BASES[options.base].unlabelled if arm.rehearse and arm.pictures else ()
+    if pictures:
+        flags += ["--unlabelled", *(f"{rehearsed_set(options, name)}:{weight}" for name, weight in pictures)]
     grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
     read_sets(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
     if arm.add == FIVE:

@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -128,6 +128,25 @@ class Subset:
     def sizes(self) -> Sequence[tuple[int, int]]:
         sizes = self.source.sizes()
         return [sizes[i] for i in self.indices]
+
+
+@dataclass(frozen=True)
+class WithoutLabels:
+    """Stored lines whose labels are not looked at, where they have some."""
+
+    source: StoredLines
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Line:
+        return replace(self.source[index], text=None, columns=None)
+
+    def reduced(self, index: int, least_height: int) -> Line:
+        return replace(self.source.reduced(index, least_height), text=None, columns=None)
+
+    def texts(self) -> Sequence[str | None]:
+        return [None] * len(self.source)
 
 
 def open_lines(path: Path | str, absent_pictures: bool = False) -> StoredLines:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from crnn.train import (
     synthetic,
     validator,
 )
-from data.lines import Line
+from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
 from data.picture import InputSpec
 from distill.new_rows import chosen_examples, new_rows
 
@@ -47,6 +46,9 @@ LEARNING_RATE = 1e-3
 
 RAISES = tuple(0.25 * step for step in range(1, 17))
 """By how much the biases of new classes may be raised: nats, up to odds of 55 to 1."""
+
+HELD_PICTURES = 0.1
+"""Share of unlabelled pictures that is held out, to see how many are read otherwise and to set the biases by."""
 
 NEAR = 2
 """Columns of 4 pixels around a new character, whose context changes with it."""
@@ -120,13 +122,15 @@ def extend(options: ExtendOptions, command: str) -> Path:
     charset = extended(known, options.add, options.model)
     added = [c for c in charset.characters if c not in known.characters]
     spec = before.info.input_spec
-    with_new, without = sources(options, before, charset, added)
     old = Crnn.from_checkpoint(before)
+    with_new, without = sources(options, before, charset, added)
+    pictures, held_pictures = unlabelled(options, old, known, spec)
     model = Steady(replace(before.info.sizes, classes=charset.classes))
     model.load_state_dict({k: v for k, v in before.weights.items() if not k.startswith("classifier.")}, strict=False)
     copy_classifier(model, charset, before.weights, known)
     examples = chosen_examples(with_new, charset, added, options.examples)
-    old_lines = first_lines(without, options.validation_lines) or examples  # their other columns must do then
+    others = joined(without, pictures)
+    old_lines = first_lines(others, options.validation_lines) or examples  # their other columns must do then
     rows = new_rows(old, known, charset, examples, old_lines, spec)
     with torch.no_grad():
         numbers = [charset.characters.index(c) + 1 for c in added]
@@ -136,14 +140,15 @@ def extend(options: ExtendOptions, command: str) -> Path:
     held_old = without.validation[: options.validation_lines]
     at_start = compare(old, known, model, charset, held_old, held_new, added, spec)
     print(f"before training: {said(at_start)}", flush=True)
-    mixed = Sources(
-        with_new.training + without.training, with_new.weights + without.weights, held_old + held_new,
-        with_new.dropped | without.dropped,
-    )  # fmt: skip
+    share = sum(with_new.weights) / sum(others.weights) if others.weights else 1.0  # half of it has new characters
+    others = replace(others, weights=tuple(weight * share for weight in others.weights))
+    mixed = replace(joined(with_new, others), validation=held_old + held_new)
     synth = before.info.provenance.get("synth", {})
     told = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
     grown = {"model": options.model.name, "added": "".join(added)} | told
-    made = provenance(command, options.data + options.rehearse, options.fit.seed, mixed, synth) | {"extended": grown}
+    made = provenance(command, options.data + options.rehearse + options.unlabelled, options.fit.seed, mixed, synth) | {
+        "extended": grown
+    }
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     write_run(options.out, command, options)
@@ -152,7 +157,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
-    raised = raise_biases(options.out, held_old, numbers, options.may_lose)
+    raised = raise_biases(options.out, [held_old, held_pictures], numbers, options.may_lose)
     written = load_checkpoint(options.out)
     after = Crnn.from_checkpoint(written)
     if raised:
@@ -161,34 +166,43 @@ def extend(options: ExtendOptions, command: str) -> Path:
     at_end = compare(old, known, after, charset, held_old, held_new, added, spec)
     seconds = round(progress.seconds, 1)
     counts = {"steps": progress.step, "lines": progress.lines, "seconds": seconds}
-    result = counts | {"biases_raised": raised, "start": at_start, "end": at_end}
+    result: dict[str, Any] = counts | {"biases_raised": raised, "start": at_start, "end": at_end}
+    if held_pictures:
+        result["unlabelled"] = {"lines": len(held_pictures), "changed": changed(after, charset, held_pictures, spec)}
     write_run(options.out, command, options, result)
     print(f"{options.out}: {progress.step:,} steps, {seconds / 60:.1f} minutes", f"now: {said(at_end)}", sep="\n")
+    if held_pictures:
+        told = result["unlabelled"]
+        print(f"of {told['lines']} unlabelled pictures held out {told['changed']} are read otherwise than before")
     print(by_character(at_start, at_end))
     return options.out
 
 
-def raise_biases(path: Path, old_lines: list[Line], added: Sequence[int], may_lose: float) -> float:
+def raise_biases(path: Path, old_lines: Sequence[list[Line]], added: Sequence[int], may_lose: float) -> float:
     """Raises the biases of new classes in a model file as far as held-out old lines allow, and gives by how much.
 
     Training shows new characters in half of all lines and the anchor holds them back, so what it leaves is one of many
     trades between new and old. The biases of the new classes move along them: the largest of RAISES is taken up to
-    which the share of old lines that are read exactly falls by no more than may_lose. (Against what the old model reads
-    there it would be measured too kindly: held-out lines of what was rehearsed gain by training, others do not.)
+    which the share of lines that are read exactly falls by no more than may_lose in each of the sets old_lines.
+    (Against what the old model reads there it would be measured too kindly: held-out lines of what was rehearsed gain
+    by training, others do not.)
     """
     checkpoint = load_checkpoint(path)
-    charset = checkpoint.info.charset
-    labels, log_probs = [], []
-    model = Crnn.from_checkpoint(checkpoint)
-    for indices, found in line_log_probs(model, old_lines, checkpoint.info.input_spec):
-        labels += [charset.normalise(old_lines[i].text or "") for i in indices]
-        log_probs += list(found)
-    exact = partial(_exact, labels, charset)
-    chosen, least = 0.0, exact(log_probs) - may_lose
-    for amount in RAISES if labels else ():
-        for line in log_probs:
-            line[:, added] += amount - chosen
-        if exact(log_probs) < least:
+    charset, model = checkpoint.info.charset, Crnn.from_checkpoint(checkpoint)
+    sets: list[tuple[list[str], list[LogProbs]]] = []
+    for lines in filter(None, old_lines):
+        found = [
+            pair
+            for batch in line_log_probs(model, lines, checkpoint.info.input_spec)
+            for pair in zip(*batch, strict=True)
+        ]
+        sets.append(([charset.normalise(lines[i].text or "") for i, _ in found], [log_probs for _, log_probs in found]))
+    chosen, least = 0.0, [_exact(*one, charset) - may_lose for one in sets]
+    for amount in RAISES if sets else ():
+        for _, log_probs in sets:
+            for line in log_probs:
+                line[:, added] += amount - chosen
+        if any(_exact(*one, charset) < share for one, share in zip(sets, least, strict=True)):
             break
         chosen = amount
     if chosen:
@@ -197,7 +211,7 @@ def raise_biases(path: Path, old_lines: list[Line], added: Sequence[int], may_lo
     return chosen
 
 
-def _exact(labels: list[str], charset: Charset, log_probs: Iterable[LogProbs]) -> float:
+def _exact(labels: list[str], log_probs: Iterable[LogProbs], charset: Charset) -> float:
     return score([greedy(line, charset).text for line in log_probs], labels).exact
 
 
@@ -249,15 +263,42 @@ def sources(
     measured = options.rehearse or (("synth",) if options.drawn else ())  # what is not rehearsed may be forgotten
     without = Sources((), (), [], {})
     if measured:
-        opened = open_sources(
+        without = open_sources(
             measured, before.info.charset, before.info.input_spec, "0.05", count, True, fields, seed,
             sizes=before.info.sizes,
         )  # fmt: skip
-        share = sum(given.weights) / sum(opened.weights)
-        without = replace(opened, weights=tuple(weight * share for weight in opened.weights))
     if not options.rehearse:
         without = replace(without, training=(), weights=())
     return given, without
+
+
+def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpec) -> tuple[Sources, list[Line]]:
+    """Pictures to learn from through the anchor alone, and others held out, with what the old model reads as labels."""
+    training: list[LineSource] = []
+    weights, held = [], []
+    for text in options.unlabelled:
+        name, weight = split_source(text)
+        rest, kept = hold_out(open_lines(name), HELD_PICTURES)
+        if not len(rest) or not len(kept):
+            raise ValueError(f"{name} holds too few pictures to learn from some and hold out others; leave it out")
+        training.append(WithoutLabels(rest))
+        weights.append(weight)
+        each = min(len(kept), -(-options.validation_lines // len(options.unlabelled)))
+        held += [kept[i * len(kept) // each] for i in range(each)]
+    was = read_lines(old, held, known, spec)
+    labelled = [replace(line, text=reading.text, columns=None) for line, reading in zip(held, was, strict=True)]
+    return Sources(tuple(training), tuple(weights), [], {}), labelled
+
+
+def joined(some: Sources, others: Sources) -> Sources:
+    """What both train on."""
+    training, weights = some.training + others.training, some.weights + others.weights
+    return Sources(training, weights, [], some.dropped | others.dropped)
+
+
+def changed(model: Crnn, charset: Charset, lines: list[Line], spec: InputSpec) -> int:
+    """How many lines are read otherwise than their text says."""
+    return sum(r.text != line.text for r, line in zip(read_lines(model, lines, charset, spec), lines, strict=True))
 
 
 def drawable_of(added: Sequence[str], fields: dict[str, Any]) -> str:

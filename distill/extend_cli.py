@@ -29,14 +29,17 @@ class ExtendOptions:
         drawn: whether lines with the new characters are drawn too, in as many fonts as have them.
         rehearse: lines of the old characters, so that they are not forgotten: synth, as the model knows it, or stored
             lines such as those it was trained on.
+        unlabelled: pictures of lines such as will be read, each with :weight; labels are not looked at, and the anchor
+            keeps what is read there. Where real lines are read, give some.
         anchor: weight of the distance to the old model, where a line shows no new character; 0 for none.
         examples: of each new character, from which its row of the classifier is made.
         train_encoder: let the encoder learn too; where it may not, a student goes on sharing its teacher's, and reads
             fewer of the new characters.
         validation_lines: held out, of old characters, and as many with new ones; on as many training lines of old
             characters the biases of new rows are set.
-        may_lose: share of the held-out lines of old characters that may be given up for new ones: after training the
-            biases of new rows are raised as far as this allows. 0 for as far as nothing is lost there.
+        may_lose: share of the held-out lines of old characters, and of the readings of unlabelled ones, that may be
+            given up for new ones: after training the biases of new rows are raised as far as this allows. 0 for as far
+            as nothing is lost there.
         resume: go on with the interrupted run of this --out.
         overwrite: replace the result or the interrupted run of this --out.
         fit: the training loop; adamw's learning rate is 1e-3 where none is given.
@@ -48,6 +51,7 @@ class ExtendOptions:
     data: tuple[str, ...] = ()
     drawn: bool = True
     rehearse: tuple[str, ...] = ("synth",)
+    unlabelled: tuple[str, ...] = ()
     anchor: float = 10.0
     examples: int = 40
     train_encoder: bool = True
@@ -60,6 +64,10 @@ class ExtendOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.anchor < float("inf"):
             raise ValueError(f"--anchor is {self.anchor}; give a number from 0 on")
+        if self.unlabelled and not self.anchor:
+            raise ValueError(
+                "--unlabelled pictures are learnt from through the anchor, and --anchor is 0; leave one out"
+            )
         if self.examples < 1 or self.validation_lines < 1:
             raise ValueError(
                 f"--examples is {self.examples} and --validation-lines {self.validation_lines}; give at least 1 of each"

@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks.extend_charset import (
     ARMS,
+    BASES,
     FIFTY,
     FIVE,
     KNOWN_SIGNS,
     LEAST,
-    ORDER,
     REAL_SETS,
     TEST_SETS,
     by_character,
@@ -38,8 +38,15 @@ def test_no_new_character_is_one_that_printable_models_know() -> None:
     assert Charset.of(FIFTY, "lower").characters == sorted_characters(FIFTY)
 
 
-def test_every_arm_and_every_real_set_is_run_once() -> None:
-    assert sorted(ORDER) == sorted((*ARMS, *REAL_SETS))
+def test_every_arm_and_every_real_set_is_run_with_some_base_and_once() -> None:
+    orders = [base.order for base in BASES.values()]
+    assert set().union(*orders) == {*ARMS, *REAL_SETS}
+    assert all(len(order) == len(set(order)) for order in orders)
+
+
+def test_a_base_without_pictures_has_no_arm_that_leaves_them_out() -> None:
+    assert [name for name, base in BASES.items() if "five-no-pictures" in base.order] == ["shipped"]
+    assert [name for name, base in BASES.items() if base.unlabelled] == ["shipped"]
 
 
 def test_plain_fine_tuning_has_neither_anchor_nor_rehearsal() -> None:

@@ -15,6 +15,7 @@ from data.lines import (
     Picture,
     StoredLines,
     Subset,
+    WithoutLabels,
     fitting_lines,
     group_of,
     hold_out,
@@ -71,6 +72,15 @@ def test_ctc_needs_a_column_a_character_and_one_between_equal_neighbours(text: s
 )
 def test_a_source_may_carry_a_weight_after_its_last_colon(text: str, source: str, weight: float) -> None:
     assert split_source(text) == (source, weight)
+
+
+def test_labels_that_are_not_looked_at_are_none(tmp_path: Path) -> None:
+    stored = made(tmp_path, ["Milk", None, "Total"])
+    lines = WithoutLabels(stored)
+    assert list(lines.texts()) == [None, None, None]
+    assert [lines[i].text for i in range(len(lines))] == [None, None, None]
+    assert lines.reduced(0, 16).text is None
+    assert lines[2].key == stored[2].key
 
 
 @pytest.mark.parametrize("text", ["synth:0", "a.lmdb:-1", "a.lmdb:nan"])

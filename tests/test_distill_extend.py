@@ -21,11 +21,22 @@ from crnn.model import Crnn, Outputs
 from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, ctc_loss
 from crnn.train import Sources
-from data.lines import open_lines
+from data.lines import Line, open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
-from distill.extend import NEAR, RAISES, Anchored, Steady, drawable_of, extend, extended, near_new, raise_biases
+from distill.extend import (
+    NEAR,
+    RAISES,
+    Anchored,
+    Steady,
+    drawable_of,
+    extend,
+    extended,
+    near_new,
+    raise_biases,
+    unlabelled,
+)
 from distill.extend_cli import ExtendOptions
 from distill.new_rows import chosen_examples, new_rows
 
@@ -87,7 +98,7 @@ def test_biases_are_raised_as_far_as_old_lines_allow(model: Path, lines: Path) -
     for most in (0, 4, 12):
         copy = model.with_name("copy.pt")
         copy.write_bytes(model.read_bytes())
-        raised = raise_biases(copy, old_lines, added, most / 16)
+        raised = raise_biases(copy, [old_lines], added, most / 16)
         fails = next((i for i, count in enumerate(same) if count < 16 - most), len(RAISES))
         assert raised == (0.0, *RAISES)[fails]
         bias = load_checkpoint(copy).weights["classifier.bias"] - checkpoint.weights["classifier.bias"]
@@ -95,9 +106,28 @@ def test_biases_are_raised_as_far_as_old_lines_allow(model: Path, lines: Path) -
         assert bias.count_nonzero() == (2 if raised else 0)
 
 
+def test_each_set_of_old_lines_limits_the_biases(model: Path, lines: Path) -> None:
+    checkpoint = load_checkpoint(model)
+    charset, spec = checkpoint.info.charset, checkpoint.info.input_spec
+    added = [charset.characters.index(c) + 1 for c in "ef"]
+    stored = open_lines(lines)
+    some = [stored[i] for i in range(len(stored))]
+    read = [reading.text for reading in read_lines(Crnn.from_checkpoint(checkpoint), some, charset, spec)]
+    as_read = [replace(line, text=text) for line, text in zip(some, read, strict=True)]
+    never_read = [replace(line, text="0" * 40) for line in some]
+
+    def raised(*sets: list[Line]) -> float:
+        copy = model.with_name("copy.pt")
+        copy.write_bytes(model.read_bytes())
+        return raise_biases(copy, sets, added, 0)
+
+    assert raised(never_read) == RAISES[-1]
+    assert raised(never_read, as_read) == raised(as_read) < RAISES[-1]
+
+
 def test_without_old_lines_biases_stay(model: Path) -> None:
     before = model.read_bytes()
-    assert raise_biases(model, [], [1], 0.5) == 0
+    assert raise_biases(model, [[], []], [1], 0.5) == 0
     assert model.read_bytes() == before
 
 
@@ -184,6 +214,35 @@ def test_it_learns_from_given_lines_alone(model: Path, lines: Path) -> None:
 def test_what_is_not_rehearsed_is_still_measured(model: Path) -> None:
     out = extend(options(model, rehearse=()), "crnn extend-charset")
     assert json.loads(out.with_suffix(".run.json").read_text())["result"]["end"]["old_lines"] == 6
+
+
+def test_unlabelled_pictures_are_held_to_what_was_read_there(model: Path, lines: Path) -> None:
+    """Their labels hold the new character, and outside the charset: nothing of that is learnt."""
+    given = options(model, unlabelled=(f"{lines}:2",), rehearse=())
+    old = Crnn.from_checkpoint(load_checkpoint(model))
+    known, spec = load_checkpoint(model).info.charset, load_checkpoint(model).info.input_spec
+    pictures, held = unlabelled(given, old, known, spec)
+    assert pictures.weights == (2.0,)
+    assert set(pictures.training[0].texts()) == {None}
+    assert [line.text for line in held] == [reading.text for reading in read_lines(old, held, known, spec)]
+    assert len(held) + len(pictures.training[0]) == 16
+    result = json.loads(extend(given, "crnn extend-charset").with_suffix(".run.json").read_text())["result"]
+    assert result["unlabelled"]["lines"] == len(held) > 0
+    assert 0 <= result["unlabelled"]["changed"] <= len(held)
+
+
+def test_too_few_unlabelled_pictures_are_refused(model: Path, tmp_path: Path) -> None:
+    import cv2
+
+    picture = cv2.imencode(".png", np.full((32, 64, 3), 255, np.uint8))[1].tobytes()
+    write_lmdb(tmp_path / "one.lmdb", [Entry(picture, "a", "line")])
+    with pytest.raises(ValueError, match="holds too few pictures"):
+        extend(options(model, unlabelled=(str(tmp_path / "one.lmdb"),)), "crnn extend-charset")
+
+
+def test_unlabelled_pictures_without_an_anchor_are_refused(model: Path) -> None:
+    with pytest.raises(ValueError, match="learnt from through the anchor, and --anchor is 0"):
+        options(model, unlabelled=("pictures",), anchor=0.0)
 
 
 def anchored_batch(old: Crnn) -> tuple[DeviceBatch, Outputs]:
