@@ -11,12 +11,13 @@ and --kept goes on from such a JSON where the folder is gone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,14 +143,15 @@ def main() -> None:
     teacher = options.out / "teacher.pt"
     if not teacher.exists():
         shutil.copyfile(TEACHER, teacher)
+    if digest(teacher) != digest(TEACHER):
+        sys.exit(f"what lies in {options.out} was taught by another teacher than {TEACHER}; give another --out")
     read(teacher, test_sets(options))
     runs = known_runs(options)
-    with ThreadPoolExecutor(options.processes) as pool:
-        for stage in (rate_runs(), chosen_runs()):
-            missing = [run for run in (chosen(runs, planned) for planned in stage) if run not in runs]
-            for made in as_completed([pool.submit(train, options, run) for run in missing]):
-                runs |= made.result()
-                write_results(options, runs)
+    for stage in (rate_runs(), chosen_runs()):
+        asked = [chosen(runs, planned) for planned in stage]
+        for made in trained(options, [run for run in asked if run not in runs]):
+            runs |= made
+            write_results(options, runs)
     write_results(options, runs)
 
 
@@ -203,12 +205,18 @@ def known_runs(options: DistillationOptions) -> Runs:
         kept = json.loads(options.kept.read_text(encoding="utf-8"))
         if kept["steps"] != options.steps:
             sys.exit(f"{options.kept} is of {kept['steps']} steps, not of {options.steps}; leave --kept out")
+        if kept["teacher"]["sha256"] != digest(TEACHER):
+            sys.exit(f"{options.kept} is of another teacher than {TEACHER}; leave --kept out")
         runs |= by_run(kept)
     for run in all_runs():
         model = options.models / f"{run.name}.pt"
         if model.exists() and finished(model):
             runs[run] = figures_of(options, run)
     return runs
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def all_runs() -> set[Run]:
@@ -223,6 +231,17 @@ def all_runs() -> set[Run]:
 def by_run(results: Json) -> Runs:
     """The runs of results."""
     return {Run(row["arm"], row["training_lines"], row["seed"], row["rate"]): row for row in results["runs"]}
+
+
+def trained(options: DistillationOptions, runs: Sequence[Run]) -> Iterator[Runs]:
+    """Each run's figures as it ends, options.processes at a time; after one that fails no other begins."""
+    with ThreadPoolExecutor(options.processes) as pool:
+        try:
+            for made in as_completed([pool.submit(train, options, run) for run in runs]):
+                yield made.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def train(options: DistillationOptions, run: Run) -> Runs:
@@ -301,7 +320,7 @@ def unpacked(text: str) -> list[bool]:
 
 def write_results(options: DistillationOptions, runs: Runs) -> None:
     """Every run's figures, and the claims' differences, paired by line and seed."""
-    teacher = test_figures(options.out / "teacher.pt")
+    teacher = test_figures(options.out / "teacher.pt") | {"sha256": digest(options.out / "teacher.pt")}
     write_json(
         RESULTS / "distillation.json",
         {

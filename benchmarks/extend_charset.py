@@ -283,7 +283,15 @@ def write_results(options: ExtendCharsetOptions) -> None:
             continue
         models = {seed: options.out / f"{name}-{seed}.pt" for seed in arm.seeds}
         done = {seed: model for seed, model in models.items() if is_done(model)}
-        row: Json = {"told": arm.told, "characters": len(arm.add), "seeds": list(done), "flags": list(arm.flags)}
+        pictures = [set_name for set_name, _ in base.unlabelled] if arm.rehearse and arm.pictures else []
+        told = arm.told + (", pictures of real lines" if pictures else "")
+        row: Json = {
+            "told": told,
+            "unlabelled": pictures,
+            "characters": len(arm.add),
+            "seeds": list(done),
+            "flags": list(arm.flags),
+        }
         if done:
             row |= arm_figures(done, before, name.split("-")[0], arm.add)
         content["arms"][name] = row
@@ -441,8 +449,7 @@ def extend_table(results: Json) -> str:
     )
     rows = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for name, row in results["arms"].items():
-        arm = ARMS[name]
-        rows.append("| " + " | ".join([f"{len(arm.add)}, drawn", arm.told, *_cells(row)]) + " |")
+        rows.append("| " + " | ".join([f"{len(ARMS[name].add)}, drawn", row["told"], *_cells(row)]) + " |")
     for name, row in results["real"].items():
         added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
         rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")

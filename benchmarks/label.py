@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.peers import PEERS, PeerRecogniser, open_peer
 from crnn.checkpoint import write_atomically
-from crnn.commands import parse_options, sentence, write_run
+from crnn.commands import parse_options, refuse_writing_over, sentence, write_run
 from crnn.ctc import Reading
 from crnn.data_export import named_as_files
 from crnn.progress import with_progress
@@ -97,6 +97,7 @@ def label(options: LabelOptions) -> Told:
 
     Raises ValueError where no line is left, and as open_lines, load and open_peer do.
     """
+    refuse_writing_over(options.out, [options.source])
     source = open_lines(options.source)
     if options.out.suffix == ".tsv" and options.out.exists():
         raise FileExistsError(f"{options.out} is there already; choose another --out or remove it")

@@ -67,7 +67,8 @@ def main() -> None:
     )  # fmt: skip
     write_json(
         RESULTS / "real_student.json",
-        {"command": "python -m benchmarks.real_student", "seed": SEED, "width": WIDTHS["default"],
+        {"command": f"python -m benchmarks.real_student --teacher-steps {options.teacher_steps} "
+         f"--student-steps {options.student_steps}", "seed": SEED, "width": WIDTHS["default"],
          "runs": {"teacher": run_result(teacher), "student": run_result(student)}},
     )  # fmt: skip
 

@@ -84,8 +84,9 @@ def main(argv: list[str]) -> int:
         ImportOptions, argv, "crnn data import", "Store labelled pictures of other programs' formats in an LMDB."
     )
     given = [place for place in (options.source, options.labels, options.pictures) if place is not None]
-    for out in (options.out, options.held_out_path):
-        refuse_writing_over(out, given)
+    refuse_writing_over(options.out, given)
+    if options.validation:
+        refuse_writing_over(options.held_out_path, given, "--validation-out")
     lines = find_lines(options)
     screening = screening_of(options)
     survey = lines.survey()

@@ -204,12 +204,13 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
 
 
 def refuse_drawing_over(files: list[Found], folder: Path) -> None:
-    """ValueError where a drawing in this folder would take the place of a picture that is read."""
+    """ValueError where a drawing would take the place of a picture that is read, or of another file beside one."""
     taken = set[Path]()
-    drawings = {(folder / free_name(file.name, taken)).resolve() for file in files}
-    for file in files:
-        if file.file is not None and file.file.resolve() in drawings:
-            raise ValueError(f"--draw {folder} would write over {file.path}; give the drawings a folder of their own")
+    drawings = [(folder / free_name(file.name, taken)).resolve() for file in files]
+    beside = {file.file.resolve().parent for file in files if file.file is not None}
+    for drawing in drawings:
+        if drawing.parent in beside and drawing.exists():
+            raise ValueError(f"--draw {folder} would write over {drawing}; give the drawings a folder of their own")
 
 
 def readings(

@@ -117,6 +117,21 @@ class DistillOptions:
             raise ValueError(f"--validation-lines is {self.validation_lines}; give at least 0")
         if not self.temperature > 0:
             raise ValueError(f"--temperature is {self.temperature}; give a number above 0")
+        self.refuse_options_without_part()
+
+    def refuse_options_without_part(self) -> None:
+        """ValueError for what is asked for and would change nothing."""
+        kinds = {kind.partition(":")[0] for kind in self.distance}
+        distances = f"--distance {' '.join(self.distance)}"
+        apart = (
+            ("--temperature", self.temperature != 1.0, kinds & {"kl", "kl-classes", "kl-characters"}, distances),
+            ("--distance-at", self.distance_at != "output", kinds & {"l1", "l2", "cosine", "kl"}, distances),
+            ("--distance-reduction", self.distance_reduction != "features", kinds & {"l1", "l2"}, distances),
+            ("--centres-from", self.centres_from != "read", self.character_loss, "no --character-loss"),
+        )
+        for flag, given, has_part, beside in apart:
+            if given and not has_part:
+                raise ValueError(f"{flag} has no part where there is {beside}; leave it out")
 
 
 def run(argv: list[str]) -> int:

@@ -47,8 +47,9 @@ LEARNING_RATE = 1e-3
 RAISES = tuple(0.25 * step for step in range(1, 17))
 """By how much the biases of new classes may be raised: nats, up to odds of 55 to 1."""
 
-HELD_PICTURES = 0.1
-"""Share of unlabelled pictures that is held out, to see how many are read otherwise and to set the biases by."""
+HELD_GIVEN, HELD_LABELLED, HELD_PICTURES = "0.2", "0.05", 0.1
+"""Shares held out of lines of --data, of rehearsed ones, and of unlabelled pictures. The second is what the file names
+as its validation lines: every line that it holds out is held out by the first too."""
 
 NEAR = 2
 """Columns of 4 pixels around a new character, whose context changes with it."""
@@ -112,7 +113,6 @@ def near_new(log_probs: Tensor, batch: DeviceBatch, is_new: Tensor) -> Tensor:
 
 def extend(options: ExtendOptions, command: str) -> Path:
     """Writes options.model with a larger charset to options.out; see ExtendOptions."""
-    options = replace(options, fit=options.fit.at_rate(LEARNING_RATE))
     refuse_overwriting(options.out, options.resume, options.overwrite)
     if options.out.resolve() == options.model.resolve():
         raise ValueError(f"--out {options.out} is the model itself; give the new one another file")
@@ -124,36 +124,38 @@ def extend(options: ExtendOptions, command: str) -> Path:
     spec = before.info.input_spec
     old = Crnn.from_checkpoint(before)
     with_new, without = sources(options, before, charset, added)
+    tell_dropped(with_new.dropped | without.dropped)
     pictures, held_pictures = unlabelled(options, old, known, spec)
     model = Steady(replace(before.info.sizes, classes=charset.classes))
     model.load_state_dict({k: v for k, v in before.weights.items() if not k.startswith("classifier.")}, strict=False)
     copy_classifier(model, charset, before.weights, known)
     examples = chosen_examples(with_new, charset, added, options.examples)
-    others = joined(without, pictures)
-    old_lines = first_lines(others, options.validation_lines) or examples  # their other columns must do then
+    old_lines = first_lines(without, options.validation_lines) or examples  # their other columns must do then
     rows = new_rows(old, known, charset, examples, old_lines, spec)
     with torch.no_grad():
         numbers = [charset.characters.index(c) + 1 for c in added]
         model.classifier.weight[numbers], model.classifier.bias[numbers] = rows
     model.encoder.requires_grad_(options.train_encoder)
-    held_new = with_new.validation[: options.validation_lines]
+    held_new = with_new.validation
     held_old = without.validation[: options.validation_lines]
     at_start = compare(old, known, model, charset, held_old, held_new, added, spec)
     print(f"before training: {said(at_start)}", flush=True)
+    others = joined(without, pictures)
     share = sum(with_new.weights) / sum(others.weights) if others.weights else 1.0  # half of it has new characters
     others = replace(others, weights=tuple(weight * share for weight in others.weights))
     mixed = replace(joined(with_new, others), validation=held_old + held_new)
     synth = before.info.provenance.get("synth", {})
     told = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
-    grown = {"model": options.model.name, "added": "".join(added)} | told
-    made = provenance(command, options.data + options.rehearse + options.unlabelled, options.fit.seed, mixed, synth) | {
-        "extended": grown
-    }
+    grown = {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)} | told
+    made = provenance(
+        command, options.data + options.rehearse, options.fit.seed, mixed, synth, validation=HELD_LABELLED
+    ) | {"synth": synth, "extended": grown}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
+    at_rate = options.fit.at_rate(LEARNING_RATE)
     write_run(options.out, command, options)
     progress = fit(
-        model, make_windows(mixed, charset, spec, options.fit, augment=True, sizes=model.sizes), objective, options.fit,
+        model, make_windows(mixed, charset, spec, options.fit, augment=True, sizes=model.sizes), objective, at_rate,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
     )  # fmt: skip
@@ -165,8 +167,10 @@ def extend(options: ExtendOptions, command: str) -> Path:
         save_checkpoint(options.out, written.with_provenance(biases_raised=raised, validation_accuracy=accuracy))
     at_end = compare(old, known, after, charset, held_old, held_new, added, spec)
     seconds = round(progress.seconds, 1)
-    counts = {"steps": progress.step, "lines": progress.lines, "seconds": seconds}
-    result: dict[str, Any] = counts | {"biases_raised": raised, "start": at_start, "end": at_end}
+    result: dict[str, Any] = {
+        "steps": progress.step, "lines": progress.lines, "seconds": seconds, "learning_rate": at_rate.learning_rate,
+        "biases_raised": raised, "start": at_start, "end": at_end,
+    }  # fmt: skip
     if held_pictures:
         result["unlabelled"] = {"lines": len(held_pictures), "changed": changed(after, charset, held_pictures, spec)}
     write_run(options.out, command, options, result)
@@ -244,7 +248,8 @@ def sources(
     given = Sources((), (), [], {})
     if options.data:
         opened = open_sources(
-            options.data, charset, before.info.input_spec, "0.2", count, True, fields, seed, sizes=before.info.sizes
+            options.data, charset, before.info.input_spec, HELD_GIVEN, count, True, fields, seed,
+            sizes=before.info.sizes,
         )  # fmt: skip
         kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
@@ -257,14 +262,16 @@ def sources(
         )
     if drawable:
         training, held = synthetic(fields | {"including": drawable}, charset, False, seed + 1)
-        drawn = [held[i] for i in range(count)]
+        kept = given.validation[: count // 2]
+        given = replace(given, validation=kept)  # the rest is of drawn ones, or those would not be measured
+        drawn = [held[i] for i in range(count - len(kept))]
         total = sum(given.weights) or 1.0
         given = Sources((*given.training, training), (*given.weights, total), given.validation + drawn, given.dropped)
     measured = options.rehearse or (("synth",) if options.drawn else ())  # what is not rehearsed may be forgotten
     without = Sources((), (), [], {})
     if measured:
         without = open_sources(
-            measured, before.info.charset, before.info.input_spec, "0.05", count, True, fields, seed,
+            measured, before.info.charset, before.info.input_spec, HELD_LABELLED, count, True, fields, seed,
             sizes=before.info.sizes,
         )  # fmt: skip
     if not options.rehearse:
@@ -288,6 +295,13 @@ def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpe
     was = read_lines(old, held, known, spec)
     labelled = [replace(line, text=reading.text, columns=None) for line, reading in zip(held, was, strict=True)]
     return Sources(tuple(training), tuple(weights), [], {}), labelled
+
+
+def tell_dropped(dropped: dict[str, dict[str, int]]) -> None:
+    """On stderr, which lines are left out and why."""
+    for name, counts in dropped.items():
+        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items())
+        print(f"warning: lines of {name} are left out: {told}", file=sys.stderr)
 
 
 def joined(some: Sources, others: Sources) -> Sources:

@@ -29,8 +29,8 @@ class ExtendOptions:
         drawn: whether lines with the new characters are drawn too, in as many fonts as have them.
         rehearse: lines of the old characters, so that they are not forgotten: synth, as the model knows it, or stored
             lines such as those it was trained on.
-        unlabelled: pictures of lines such as will be read, each with :weight; labels are not looked at, and the anchor
-            keeps what is read there. Where real lines are read, give some.
+        unlabelled: pictures of lines such as will be read, without new characters, each with :weight; labels are not
+            looked at, and the anchor keeps what is read there. Where real lines are read, give some.
         anchor: weight of the distance to the old model, where a line shows no new character; 0 for none.
         examples: of each new character, from which its row of the classifier is made.
         train_encoder: let the encoder learn too; where it may not, a student goes on sharing its teacher's, and reads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,6 @@ USUAL_SHARE = "0.05"
 def distill(options: DistillOptions, command: str) -> Path:
     """Trains a student of options.teacher and writes it to options.out; see DistillOptions."""
     distances = parse_distances(options.distance)
-    options = replace(options, fit=options.fit.at_rate(LEARNING_RATE))
     teacher = load_checkpoint(options.teacher)
     refuse_overwriting(options.out, options.resume, options.overwrite)
     if options.out.resolve() == options.teacher.resolve():
@@ -108,11 +107,12 @@ def distill(options: DistillOptions, command: str) -> Path:
 
         simulate(student)
         keep = simulated_saver(options.out, info)
+    at_rate = options.fit.at_rate(LEARNING_RATE)
     if main_process():
         write_run(options.out, command, options)
     try:
         progress = fit(
-            student, windows, objective, options.fit, keep, validate, resume_path(options.out),
+            student, windows, objective, at_rate, keep, validate, resume_path(options.out),
             options.out.with_suffix(".log.csv"), same_run(options), options.resume,
         )  # fmt: skip
     finally:
@@ -122,6 +122,7 @@ def distill(options: DistillOptions, command: str) -> Path:
         return options.out
     written = read_back(options.out, sources.validation, options.fit.device)
     result: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
+    result["learning_rate"] = at_rate.learning_rate
     if sources.validation:
         labels = teacher.info.charset
         result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, taught_spec).exact

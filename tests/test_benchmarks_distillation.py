@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import distillation
 from benchmarks.distillation import (
     ARMS,
     LINES,
@@ -24,14 +25,17 @@ from benchmarks.distillation import (
     chosen_runs,
     claims_table,
     differences,
+    digest,
     faster,
     known_runs,
     packed,
     rate_runs,
     rates_table,
     sizes_table,
+    trained,
     unpacked,
 )
+from benchmarks.recipes import TEACHER
 
 Json = dict[str, Any]
 
@@ -164,15 +168,32 @@ def test_arms_are_compared_line_by_line_over_the_seeds_that_both_have() -> None:
 def test_runs_of_an_earlier_call_are_known_from_its_results(tmp_path: Path) -> None:
     runs = at_every_rate("l1", 0.7)
     kept = tmp_path / "distillation.json"
-    kept.write_text(json.dumps(told(runs) | {"steps": 3000}), encoding="utf-8")
+    teacher = {"sha256": digest(TEACHER)}
+    kept.write_text(json.dumps(told(runs) | {"steps": 3000, "teacher": teacher}), encoding="utf-8")
     assert known_runs(DistillationOptions(out=tmp_path, kept=kept)) == runs == by_run(told(runs))
 
 
-def test_runs_of_other_steps_are_refused(tmp_path: Path) -> None:
+def test_runs_of_other_steps_or_of_another_teacher_are_refused(tmp_path: Path) -> None:
     kept = tmp_path / "distillation.json"
-    kept.write_text(json.dumps({"runs": [], "steps": 3000}), encoding="utf-8")
+    kept.write_text(json.dumps({"runs": [], "steps": 3000, "teacher": {"sha256": "another"}}), encoding="utf-8")
     with pytest.raises(SystemExit, match="of 3000 steps, not of 10; leave --kept out"):
         known_runs(DistillationOptions(out=tmp_path, kept=kept, steps=10))
+    with pytest.raises(SystemExit, match="is of another teacher"):
+        known_runs(DistillationOptions(out=tmp_path, kept=kept))
+
+
+def test_after_a_training_that_failed_no_other_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Run] = []
+
+    def fail(options: DistillationOptions, run: Run) -> Runs:
+        begun.append(run)
+        raise SystemExit("a stage failed")
+
+    monkeypatch.setattr(distillation, "train", fail)
+    with pytest.raises(SystemExit, match="a stage failed"):
+        for _ in trained(DistillationOptions(processes=2), rate_runs()):
+            pass
+    assert len(begun) <= 4
 
 
 def test_models_are_looked_for_at_every_rate_that_any_arm_may_have() -> None:

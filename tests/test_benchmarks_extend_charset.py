@@ -92,13 +92,14 @@ def test_a_change_is_the_mean_over_runs() -> None:
 
 
 def test_what_was_not_run_says_so() -> None:
-    nothing: dict[str, Any] = {"arms": {"five": {}, "fifty": {}}, "real": {"lines_de": {}}}
+    nothing: dict[str, Any] = {"arms": {"five": {"told": "a"}, "fifty": {"told": "b"}}, "real": {"lines_de": {}}}
     assert extend_table(nothing).count("not run") == 3
 
 
 def test_the_table_gives_points_with_their_interval() -> None:
     old = {"difference": -0.003, "interval": [-0.011, 0.004]}
     arm: dict[str, Any] = {
+        "told": "anchor and rehearsal",
         "new": [0.9, 0.92], "new_mean": 0.91, "new_clean": 0.97, "new_interval": [0.88, 0.94], "minutes": [4.0, 6.0],
         "old": dict.fromkeys(("old", *TEST_SETS), old),
     }  # fmt: skip

@@ -97,6 +97,15 @@ def test_what_is_neither_a_model_nor_a_peer_is_told_the_peers(crops: Path, tmp_p
         main([str(crops), "--with", "abbyy", "--out", str(tmp_path / "read.lmdb")])
 
 
+def test_what_is_labelled_is_not_written_over(crops: Path, colour_reader: Path, tmp_path: Path) -> None:
+    assert main([str(crops), "--with", str(colour_reader), "--out", str(tmp_path / "read.lmdb")]) == 0
+    before = (tmp_path / "read.lmdb/data.mdb").read_bytes()
+    for source in (crops, tmp_path / "read.lmdb"):
+        with pytest.raises(ValueError, match="is what is read here"):
+            main([str(source), "--with", str(colour_reader), "--out", str(source)])
+    assert (tmp_path / "read.lmdb/data.mdb").read_bytes() == before
+
+
 def test_where_no_line_is_sure_enough_nothing_is_written(crops: Path, colour_reader: Path, tmp_path: Path) -> None:
     for out in ("read.lmdb", "read.tsv"):
         with pytest.raises(ValueError, match="no lines"):

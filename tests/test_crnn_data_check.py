@@ -246,6 +246,17 @@ def report_of(folder: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> P
     return path
 
 
+def test_a_sheet_never_takes_the_place_of_a_picture_that_it_shows(
+    make: Make, draw_word: Callable[[str], Picture], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("set", (draw_word("Total"), "Total"))
+    before = (folder / "0.png").read_bytes()
+    assert run("data", "show", folder, "--out", folder / "0.png") == 1
+    assert "is a file of what is shown" in capsys.readouterr().err
+    assert (folder / "0.png").read_bytes() == before
+    assert run("data", "show", folder, "--out", folder.parent / "sheet.png") == 0
+
+
 def test_the_lines_of_a_finding_can_be_shown(
     make: Make, draw_word: Callable[[str], Picture], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

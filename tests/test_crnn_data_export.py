@@ -67,6 +67,13 @@ def test_a_set_is_not_written_over_itself(
     assert len(LmdbLines(tmp_path / "y.lmdb")) == 4
 
 
+def test_a_set_may_have_the_name_that_held_out_lines_would_have(tmp_path: Path, labelled_folder: Path) -> None:
+    source = tmp_path / "words.validation.lmdb"
+    assert run("data", "import", labelled_folder, "--out", source, "--drop-bad") == 0
+    assert run("data", "import", source, "--out", tmp_path / "words.lmdb") == 0
+    assert run("data", "import", source, "--out", tmp_path / "words.lmdb", "--validation", "0.5") == 1
+
+
 def test_groups_are_a_third_column(tmp_path: Path, encoded: bytes) -> None:
     entries = [Entry(encoded, "x", "a.jpg", group="page 1"), Entry(encoded, "y", "b.jpg")]
     write_lmdb(tmp_path / "x.lmdb", entries)

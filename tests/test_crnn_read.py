@@ -309,6 +309,17 @@ def test_a_drawing_never_takes_the_place_of_a_picture(
     assert picture.read_bytes() == before
 
 
+def test_a_drawing_never_takes_the_place_of_a_file_beside_the_picture(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = painted("photo.png", "ab")
+    picture = painted("photo.bmp", "ab")
+    before = beside.read_bytes()
+    assert read(picture, "--draw", picture.parent) == 1
+    assert f"would write over {beside}" in capsys.readouterr().err
+    assert beside.read_bytes() == before
+
+
 def test_a_very_flat_picture_is_not_enlarged_beyond_bounds() -> None:
     flat = np.zeros((1, 9000, 3), np.uint8)
     assert draw_reading(flat, Reading("a", 1.0, (Span(0, 1),), (1.0,)), [(0.0, 4.0)]).width < 17_000

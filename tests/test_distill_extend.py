@@ -14,7 +14,7 @@ import torch
 
 from crnn import fit as fit_module
 from crnn.charset import Charset
-from crnn.checkpoint import load_checkpoint
+from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions
 from crnn.fit import read_lines
 from crnn.model import Crnn, Outputs
@@ -35,10 +35,12 @@ from distill.extend import (
     extended,
     near_new,
     raise_biases,
+    sources,
     unlabelled,
 )
 from distill.extend_cli import ExtendOptions
 from distill.new_rows import chosen_examples, new_rows
+from export.lines import held_out_lines
 
 FIT = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=1, save_every=1)
 
@@ -229,6 +231,39 @@ def test_unlabelled_pictures_are_held_to_what_was_read_there(model: Path, lines:
     result = json.loads(extend(given, "crnn extend-charset").with_suffix(".run.json").read_text())["result"]
     assert result["unlabelled"]["lines"] == len(held) > 0
     assert 0 <= result["unlabelled"]["changed"] <= len(held)
+
+
+def test_the_grown_model_can_teach_and_be_exported_from_what_its_file_tells(
+    model: Path, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(model, load_checkpoint(model).with_provenance(synth={"longest": 4}))
+    given = options(model, unlabelled=(str(lines),))
+    told = load_checkpoint(extend(given, "crnn extend-charset")).info.provenance
+    assert told["data"] == ["synth"]
+    assert told["extended"]["unlabelled"] == [str(lines)]
+    assert told["synth"] == {"longest": 4}
+    assert told["validation"] == "0.05"
+    capsys.readouterr()
+    assert len(held_out_lines("", load_checkpoint(given.out).info, given.out, 4)) == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_that_are_left_out_are_told(model: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    picture = cv2.imencode(".png", np.full((32, 64, 3), 255, np.uint8))[1].tobytes()
+    entries = [Entry(picture, text, f"line {i}") for i, text in enumerate(["1+", "1+~"] * 8)]
+    write_lmdb(lines.with_name("some.lmdb"), entries)
+    extend(options(model, data=(str(lines.with_name("some.lmdb")),)), "crnn extend-charset")
+    assert "some.lmdb are left out: 8 (outside the charset)" in capsys.readouterr().err
+
+
+def test_drawn_characters_are_measured_beside_many_given_lines(model: Path, lines: Path) -> None:
+    given = options(model, data=(str(lines),), validation_lines=4)
+    before = load_checkpoint(model)
+    with_new, _ = sources(given, before, extended(before.info.charset, "+x", model), ["+", "x"])
+    assert len(with_new.validation) == 4
+    assert any("x" in (line.text or "") for line in with_new.validation)
 
 
 def test_too_few_unlabelled_pictures_are_refused(model: Path, tmp_path: Path) -> None:

@@ -276,6 +276,34 @@ def test_a_student_learns_at_four_times_the_rate_of_training_from_scratch(teache
     assert first == pytest.approx(4 * LEARNING_RATES["adamw"] * rate(1, FIT))
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"temperature": 4.0}, "--temperature has no part where there is --distance l2"),
+        (
+            {"distance": ("kl-classes",), "distance_at": "both"},
+            "--distance-at has no part where",
+        ),
+        ({"distance": ("cosine",), "distance_reduction": "mean"}, "--distance-reduction has no part"),
+        ({"centres_from": "all"}, "--centres-from has no part where there is no --character-loss"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DistillOptions(Path("t.pt"), **changes)
+
+
+def test_options_that_have_a_part_are_taken() -> None:
+    DistillOptions(Path("t.pt"), distance=("l2", "kl:0.5"), temperature=2.0, distance_at="both")
+    DistillOptions(Path("t.pt"), distance=("kl-characters",), temperature=2.0)
+
+
+def test_the_run_file_keeps_what_was_asked_for_and_tells_the_rate_that_was_taken(teacher: Path) -> None:
+    run = json.loads(distill(options(teacher), "distill").with_suffix(".run.json").read_text())
+    assert run["options"]["fit"]["learning_rate"] is None  # so that another optimiser takes a rate of its own
+    assert run["result"]["learning_rate"] == 8e-3
+
+
 def test_a_trained_student_can_be_the_start(teacher: Path) -> None:
     first = distill(options(teacher), "distill")
     fit = replace(FIT, until=("1",), learning_rate=1e-12)
