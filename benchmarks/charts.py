@@ -88,14 +88,16 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """ys[i] is the mean at i + 1, between lows[i] and highs[i]; shares."""
+    """ys[i] is the mean at (i + 1) * every, between lows[i] and highs[i]; shares."""
 
     name: str
     ys: tuple[float, ...]
     lows: tuple[float, ...]
     highs: tuple[float, ...]
+    every: float = 1
 
 
+MOST_FIFTHS = 9
 NAMES_WIDTH, NAME_HEIGHT = 150, FONT + 3
 """Pixels right of the curves for their names, and of one."""
 
@@ -103,20 +105,20 @@ NAMES_WIDTH, NAME_HEIGHT = 150, FONT + 3
 def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0.0, unit: int = 1) -> str:
     """Curves with bands as an <svg> element, named at their ends; what lies below lowest is cut off and says so.
 
-    unit: what one step to the right stands for.
+    unit: what one to the right stands for.
     """
     right = PLOT.right - NAMES_WIDTH
     ticks = share_ticks(max(lowest, min(min(c.lows) for c in drawn)), max(max(c.highs) for c in drawn))
-    last = max(len(c.ys) for c in drawn)
+    first, last = min(c.every for c in drawn), max(len(c.ys) * c.every for c in drawn)
 
     def across(x: float) -> float:
-        return PLOT.left + (x - 1) / max(1, last - 1) * (right - PLOT.left)
+        return PLOT.left + (x - first) / max(1, last - first) * (right - PLOT.left)
 
     def down(y: float) -> float:
         return PLOT.bottom - (y - ticks[0]) / (ticks[-1] - ticks[0]) * (PLOT.bottom - PLOT.top)
 
-    def corners(ys: Sequence[float]) -> list[str]:
-        return [f"{across(i + 1):.1f},{down(y):.1f}" for i, y in enumerate(ys)]
+    def corners(ys: Sequence[float], every: float) -> list[str]:
+        return [f"{across((i + 1) * every):.1f},{down(y):.1f}" for i, y in enumerate(ys)]
 
     titles = f"{escape(y_title)}, {escape(x_title)}"
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{titles}">']
@@ -125,17 +127,17 @@ def curves(drawn: Sequence[Curve], x_title: str, y_title: str, lowest: float = 0
     for y in ticks:
         parts.append(line("grid", PLOT.left, down(y), right, down(y)))
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y * 100:g}</text>')
-    for x in sorted({1, *range(5, last + 1, 5)}):
-        told = f'y="{PLOT.bottom + 17}" text-anchor="middle">{x * unit}</text>'
+    for x in count_ticks(first, last):
+        told = f'y="{PLOT.bottom + 17}" text-anchor="middle">{x * unit:,}</text>'
         parts.append(f'<text class="tick" x="{across(x):.1f}" {told}')
     parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_title)}</text>')
     parts.append(f'<text class="axis" x="{LEFT - 30}" y="16">{escape(y_title)}</text>')
     for number, curve in enumerate(drawn):
-        band = " ".join(corners(curve.lows) + corners(curve.highs)[::-1])
+        band = " ".join(corners(curve.lows, curve.every) + corners(curve.highs, curve.every)[::-1])
         told = f"<title>{escape(curve.name)}: {curve.ys[-1] * 100:.1f} % at the end</title>"
         parts.append(
             f'<g class="curve kind{number}" clip-path="url(#plot)">{told}'
-            f'<polygon points="{band}"/><polyline points="{" ".join(corners(curve.ys))}"/></g>'
+            f'<polygon points="{band}"/><polyline points="{" ".join(corners(curve.ys, curve.every))}"/></g>'
         )
     ends = [min(down(c.ys[-1]), PLOT.bottom) for c in drawn]
     for number, base in zip(range(len(drawn)), spread(ends, NAME_HEIGHT, PLOT.bottom), strict=True):
@@ -157,9 +159,9 @@ def spread(places: Sequence[float], apart: float, greatest: float) -> list[float
 
 CURVE_COLOURS = "".join(
     f".kind{i} polyline{{stroke:{colour}}}.kind{i} polygon,text.kind{i}{{fill:{colour}}}"
-    for i, colour in enumerate(("#0b6e99", "#c4532d", "#3d8b40", "#8a5fb0", "#5f6b76", "#b08900"))
+    for i, colour in enumerate(("#0b6e99", "#c4532d", "#3d8b40", "#8a5fb0", "#5f6b76", "#b08900", "#c0392b"))
 )
-"""CSS of up to six curves."""
+"""CSS of up to seven curves."""
 CURVE_STYLE = ".curve polyline{fill:none;stroke-width:2}.curve polygon{stroke:none;opacity:.18}" + CURVE_COLOURS
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#33404d}.tick,.axis{fill:#66737f}.name{font-weight:600}"
@@ -230,6 +232,14 @@ def log_ticks(low: float, high: float) -> list[float]:
     factors = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
     ticks = [float(f"{factor}e{power}") for power in powers for factor in factors]
     return [tick for tick in ticks if low <= tick <= high]
+
+
+def count_ticks(first: float, last: float) -> list[int]:
+    """The first of few, and every fifth; of many the even ones, of which there are four to nine."""
+    if last <= MOST_FIFTHS * 5:
+        return sorted({1, *range(5, int(last) + 1, 5)})
+    step = next(s for power in range(9) for s in (10**power, 2 * 10**power, 5 * 10**power) if last / s <= MOST_FIFTHS)
+    return [x for x in range(step, int(last) + 1, step) if x >= first]
 
 
 def share_ticks(low: float, high: float) -> list[float]:

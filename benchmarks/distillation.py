@@ -47,6 +47,8 @@ SHOWN_RATES = {"published": (2e-3, 8e-3), "both": (2e-3, 8e-3)}
 """Tried besides, to show how accuracy goes with the rate; never chosen."""
 EVERY = 250
 """Steps between validations."""
+LOWEST = 0.4
+"""Share of lines from which the pictures of arms that lie close together start."""
 READ = ("unseen", "iiit5k_test")
 SPIKE_LINES = 300
 LEVEL = 0.01
@@ -86,12 +88,21 @@ ARMS = {
     "w0.01": Arm("w = 0.01", ("--ctc-weight", "0.01")),
     "w1": Arm("w = 1", ("--ctc-weight", "1")),
 }
-PICTURED = {
-    "published": "method 1", "both": "L2 before and after", "kl-classes": "KL of classes",
-    "ctc-only": "CTC, frozen encoder",
-    "scratch": "scratch", "scratch-columns": "scratch, columns",
+PICTURES = {
+    "places": {
+        "published": "method 1", "both": "before and after", "input": "before alone", "ctc-only": "CTC, frozen encoder",
+        "scratch": "scratch", "scratch-columns": "scratch, columns",
+    },
+    "distances": {
+        "published": "L2 (method 1)", "l1": "L1", "l1-l2": "L1 + L2", "cosine": "cosine", "kl": "KL of features",
+        "kl-classes": "KL of classes", "kl-characters": "KL, no blanks",
+    },
+    "weights": {
+        "published": "w = 0.1 (method 1)", "w0": "w = 0", "w0.01": "w = 0.01", "w1": "w = 1",
+        "train-encoder": "encoder trained", "train-classifier": "classifier trained",
+    },
 }  # fmt: skip
-"""Arms in the picture, by names short enough."""
+"""Picture -> its arms, by names short enough; every arm is in one, method 1 in all."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +182,17 @@ def make(out: Path, count: int, side: str, seed: int) -> None:
 
 
 def rate_runs() -> list[Run]:
-    """Of the first seed at the main size, every rate; those that are only shown come last."""
-    tried = [Run(name, LINES, SEEDS[0], rate) for name, arm in ARMS.items() for rate in RATES[arm.rates]]
-    return tried + [Run(name, LINES, SEEDS[0], rate) for name, rates in SHOWN_RATES.items() for rate in rates]
+    """Of the first seed at the main size, every rate to choose from."""
+    return [Run(name, LINES, SEEDS[0], rate) for name, arm in ARMS.items() for rate in RATES[arm.rates]]
 
 
 def chosen_runs() -> list[Run]:
-    """At each arm's chosen rate: every seed at the main size, then at the other sizes."""
+    """At each arm's chosen rate: every seed at the main size, then at the other sizes; last, rates that are shown."""
     main_size = [Run(name, LINES, seed) for seed in SEEDS for name in ARMS]
     others = [size for size in SIZES if size != LINES]
-    return main_size + [Run(n, size, seed) for seed in SEEDS for size in others for n in ARMS if size in ARMS[n].sizes]
+    sized = [Run(n, size, seed) for seed in SEEDS for size in others for n in ARMS if size in ARMS[n].sizes]
+    shown = [Run(name, LINES, SEEDS[0], rate) for name, rates in SHOWN_RATES.items() for rate in rates]
+    return main_size + sized + shown
 
 
 def chosen(runs: Runs, run: Run) -> Run:
@@ -484,16 +496,18 @@ def faster(results: Json) -> tuple[str, str]:
     return "; ".join(told), verdict if len(told) > 1 else f"{verdict} (one seed)"
 
 
-def picture(results: Json) -> str:
-    """Accuracy on held-out lines by steps, mean over seeds with their range; empty where nothing was run."""
+def picture(results: Json, of: str) -> str:
+    """Accuracy on held-out lines by lines learnt from, mean over seeds and their range; empty where none was run."""
     drawn, runs = [], by_run(results)
-    for name, shown in PICTURED.items():
-        values = [[row["accuracy"] for row in run["curve"]] for run in arm_runs(runs, name)]
-        if values:
-            columns = list(zip(*values, strict=False))
+    for name, shown in PICTURES[of].items():
+        own = arm_runs(runs, name)
+        if own:
+            columns = list(zip(*([row["accuracy"] for row in run["curve"]] for run in own), strict=False))
             means, lows, highs = ([f(c) for c in columns] for f in (statistics.fmean, min, max))
-            drawn.append(Curve(shown, tuple(means), tuple(lows), tuple(highs)))
-    return standalone(curves(drawn, "steps", "exact %, held-out lines", unit=EVERY)) if drawn else ""
+            every = statistics.fmean(run["lines"] / len(run["curve"]) for run in own)
+            drawn.append(Curve(shown, tuple(means), tuple(lows), tuple(highs), every))
+    lowest = 0.0 if of == "places" else LOWEST
+    return standalone(curves(drawn, "training lines", "exact %, held-out lines", lowest)) if drawn else ""
 
 
 if __name__ == "__main__":

@@ -128,7 +128,10 @@ PICTURES: dict[Path, Callable[[], str]] = {
     ROOT / "docs/optimisers_grey.svg": drawn(
         "optimisers", partial(optimiser_tables.optimisers_picture, colours="grey")
     ),
-    ROOT / "docs/distillation.svg": drawn("distillation", distillation.picture),
+    **{
+        ROOT / f"docs/distillation_{of}.svg": drawn("distillation", partial(distillation.picture, of=of))
+        for of in distillation.PICTURES
+    },
     ROOT / "docs/bytes.svg": drawn("beside_peers", partial(beside_peers.beside_picture, across="bytes")),
     ROOT / "docs/milliseconds.svg": drawn("beside_peers", partial(beside_peers.beside_picture, across="time")),
     ROOT / "docs/centres.svg": drawn("centres", centres.centres_picture),

@@ -118,7 +118,7 @@ BASES = {
         "extend_charset",
     ),
     "shipped": Base(
-        MODELS / "default.pt", (("synth", 0.5),), ("five", "five-plain", "fifty", "five-no-pictures"),
+        MODELS / "default.pt", (("synth", 0.75),), ("five", "five-plain", "fifty", "five-no-pictures"),
         "extend_charset_shipped", (("iiit5k_train", 0.25), ("sroie_train", 0.25)),
     ),
 }  # fmt: skip
@@ -143,8 +143,8 @@ class ExtendCharsetOptions:
     student: Path | None = None
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     out: Path = Path("runs/extend-charset")
-    lines: int = 1000
-    steps: int = 2500
+    lines: int = 3000
+    steps: int = 8000
     threads: int = 1
 
     @property

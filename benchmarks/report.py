@@ -377,7 +377,8 @@ def confidence_part(results: dict[str, Any]) -> str:
     found = {name: figures for name, figures in results["confidence"].items() if figures}
     if not found:
         return ""
-    drawn = [Curve(name, *[tuple(f["accuracy_of_surest"])] * 3) for name, f in list(found.items())[:CURVES]]
+    shares = {name: tuple(f["accuracy_of_surest"]) for name, f in list(found.items())[:CURVES]}
+    drawn = [Curve(name, own, own, own) for name, own in shares.items()]
     picture = curves(drawn, "lines kept, the surest first, %", "of them exactly right, %", unit=100 // STEPS)
     heads = "".join(f"<th>kept at {float(errors):.0%} wrong</th>" for errors in next(iter(found.values()))["kept"])
     rows = "".join(

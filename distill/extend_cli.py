@@ -13,7 +13,7 @@ from crnn.commands import FitOptions, parse_options
 
 
 def _few_steps() -> FitOptions:
-    return FitOptions(until=("2500",), validate_every=250)
+    return FitOptions(until=("8000",), validate_every=500)
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class ExtendOptions:
     drawn: bool = True
     rehearse: tuple[str, ...] = ("synth",)
     unlabelled: tuple[str, ...] = ()
-    anchor: float = 10.0
+    anchor: float = 20.0
     examples: int = 40
     train_encoder: bool = True
-    validation_lines: int = 500
+    validation_lines: int = 1000
     may_lose: float = 0.003
     resume: bool = False
     overwrite: bool = False

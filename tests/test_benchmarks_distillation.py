@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from benchmarks import distillation
 from benchmarks.distillation import (
     ARMS,
     LINES,
+    PICTURES,
     SEEDS,
     SIZES,
     DistillationOptions,
@@ -29,6 +32,7 @@ from benchmarks.distillation import (
     faster,
     known_runs,
     packed,
+    picture,
     rate_runs,
     rates_table,
     sizes_table,
@@ -129,6 +133,7 @@ def test_every_arm_is_run_with_every_seed_and_every_rate_with_the_first() -> Non
     assert len(rate_runs()) == len(set(rate_runs()))
     assert [run.rate for run in rate_runs() if run.arm == "scratch"] == [2e-3, 4e-3, 8e-3]
     assert {run.seed for run in rate_runs()} == {0}
+    assert {run.arm for run in chosen_runs() if run.rate} == {"published", "both"}  # only shown
     assert {(run.arm, run.seed) for run in chosen_runs() if run.lines == LINES} == {
         (arm, seed) for arm in ARMS for seed in SEEDS
     }
@@ -144,6 +149,21 @@ def test_rates_stand_beside_what_they_read_and_untried_ones_are_empty() -> None:
 
 def test_a_size_without_runs_is_not_run() -> None:
     assert "| not run | 50.0 | not run |" in sizes_table(told(at_every_rate("published", 0.5)))
+
+
+def test_every_arm_is_in_one_picture_and_method_1_in_all() -> None:
+    pictured = Counter(name for arms in PICTURES.values() for name in arms)
+    assert pictured == {name: len(PICTURES) if name == "published" else 1 for name in ARMS}
+
+
+def test_curves_lie_at_the_lines_that_were_learnt_from() -> None:
+    assert picture(told({}), "weights") == ""
+    runs = at_every_rate("published", 0.5, 0.6) | at_every_rate("w1", 0.5, 0.7)
+    runs = {run: figures | {"lines": 20_000 if run.arm == "w1" else 40_000} for run, figures in runs.items()}
+    drawn = picture(told(runs), "weights")
+    ends = [float(points.split()[-1].split(",")[0]) for points in re.findall(r'polyline points="([^"]*)"', drawn)]
+    assert ends[0] > ends[1]
+    assert ">40,000</text>" in drawn
 
 
 def test_which_lines_were_read_is_kept_bit_by_bit() -> None:
