@@ -267,8 +267,8 @@ def train(options: DistillationOptions, run: Run) -> Runs:
     if arm.scratch:
         run_stage(out, "crnn", ["train", *shared, *SMALL, "--no-augment", *own])
     else:
-        taught = ["--teacher", str(TEACHER), "--student-backbone", "resnet18", "--keep-features", "memory"]
-        run_stage(out, "distill.cli", [*taught, *shared, *own])
+        taught = ["--teacher", str(options.out / "teacher.pt"), "--student-backbone", "resnet18"]
+        run_stage(out, "distill.cli", [*taught, "--keep-features", "memory", *shared, *own])
     return {run: figures_of(options, run)}
 
 
