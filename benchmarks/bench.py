@@ -27,6 +27,7 @@ from benchmarks.machine import machine
 from benchmarks.peers import PEERS, PeerRecogniser, chosen_peers, open_peer
 from benchmarks.report import Mistake, frequency_sentence, render, same_texts
 from crnn.checkpoint import write_atomically
+from crnn.commands import refuse_writing_into
 from crnn.ctc import Reading, greedy_batch
 from crnn.recogniser import Recogniser, load, words_decoder
 from crnn.score import frequency_groups
@@ -130,6 +131,11 @@ def main(argv: Sequence[str]) -> int:
 
 def bench(options: BenchOptions, command: str) -> dict[str, Any]:
     """Runs the comparison, writes its JSON and report, and returns what went into the JSON."""
+    refuse_writing_into(options.json, [*options.models, *options.data], "--json")
+    if options.report is not None:
+        refuse_writing_into(options.report, [*options.models, *options.data], "--report")
+        if options.report.resolve() == options.json.resolve():
+            raise ValueError(f"--report and --json are both {options.json}; give each a name of its own")
     described_machine = machine()  # before the work, for its load is then not ours
     recognisers: dict[str, Reader] = dict(open_models(options.models, options.threads))
     if options.words:

@@ -177,7 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-shot-descriptions": of("few_shot", few_shot.descriptions_table, stamped=False),
     "extend-charset": of("extend_charset", extend_charset.extend_table),
     "extend-charset-shipped": of("extend_charset_shipped", extend_charset.extend_table),
-    "extend-charset-trade": of("extend_charset", extend_charset.trade_table, stamped=False),
+    "extend-charset-trade": of("extend_charset_shipped", extend_charset.trade_table, stamped=False),
     "learn-characters": of("learn_characters", learn_characters.learn_table),
     "optimisers": of("optimisers", optimiser_tables.optimisers_table),
     "optimisers-claims": of("optimisers", optimiser_tables.claims_table, stamped=False),

@@ -241,8 +241,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises OSError naming path where anything fails; what path held before is untouched then.
     """
-    temporary = ""
+    temporary, given = "", path
     try:
+        path = path.resolve()  # a link stays one
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as file:  # a pipe or a device, such as /dev/stdout, which nothing may replace
+                write(file)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with os.fdopen(handle, "wb") as file:
@@ -256,7 +261,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(
-                f"{path} could not be written ({error.strerror or error}); free some disk space or choose another "
+                f"{given} could not be written ({error.strerror or error}); free some disk space or choose another "
                 f"--out; "
                 "what was there before is unchanged"
             ) from error

@@ -29,7 +29,7 @@ def run_command(prog: str, function: Callable[[list[str]], int], argv: list[str]
     POCKET_CRNN_TRACEBACK=1 in the environment every error does.
     """
     own_packages_first()
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # its warnings would stand beside our sentences
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its warnings would stand beside our sentences
     try:
         return function(argv)
     except SystemExit as stop:  # raised by the parser: 0 after --help, 2 after a wrong flag
@@ -279,6 +279,19 @@ def refuse_writing_over(out: Path, sources: Iterable[Path | str], flag: str = "-
     for source in sources:
         if out.resolve() == Path(source).resolve():
             raise ValueError(f"{flag} {out} is what is read here; give what is written another name")
+
+
+def refuse_writing_into(out: Path, sources: Iterable[Path | str], flag: str) -> None:
+    """ValueError where a file would take the place of a source, or of a file in one; OSError where it cannot be there.
+
+    For what is written after long work: the folder that it goes to is made.
+    """
+    for source in sources:
+        if out.exists() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise ValueError(f"{flag} {out} is, or belongs to, what is read here; give another name")
+    if out.is_dir():
+        raise IsADirectoryError(f"{flag} {out} is a folder; give the name of a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def same_run(options: Any) -> str:

@@ -105,10 +105,16 @@ def main(argv: list[str]) -> int:
     recogniser = load(options.model, options.threads, options.device) if options.model is not None else None
     checked = check(sources, against, options, recogniser)
     result = as_json(checked, options)
+    unwritten = None
     if options.fix is not None:
-        result["written"] = fix(options, sources, checked.findings)
-        write_run(options.fix, "crnn data check " + shlex.join(argv), options, {"written": result["written"]})
+        try:
+            result["written"] = fix(options, sources, checked.findings)
+            write_run(options.fix, "crnn data check " + shlex.join(argv), options, {"written": result["written"]})
+        except (OSError, ValueError) as error:
+            unwritten = error  # what was found is told all the same
     print(json.dumps(result, ensure_ascii=False, indent=1) if options.json else report(result, options))
+    if unwritten is not None:
+        raise unwritten
     return 1 if result["errors"] else 0
 
 

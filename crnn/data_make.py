@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,6 +116,15 @@ def join(options: MakeOptions, argv: list[str]) -> int:
         changed = [name for name in fields if fields[name] != made_with[0].get(name)]
         if changed:
             raise ValueError(f"{path} and {paths[0]} were drawn with different {changed[0]}; draw one of them anew")
+    drawn = made_with[0]
+    for name in ("count", "seed", "quality"):
+        asked = getattr(options, name)
+        if asked not in (drawn[name], getattr(MakeOptions, name)):
+            raise ValueError(f"--{name} is {asked}, and the shards were drawn with {drawn[name]}; leave it out")
+    looks = json.loads(json.dumps(asdict(options.synth), default=str))
+    if options.synth != SynthesisOptions() and looks != drawn["synth"]:
+        raise ValueError("--join draws nothing, and the shards were drawn otherwise; leave out how lines look")
+    options = replace(options, count=drawn["count"], seed=drawn["seed"], quality=drawn["quality"])
     shards = [LmdbLines(path) for path in paths]
     total = sum(map(len, shards))
     lines = write_lmdb(options.out, with_progress(_stored(shards), "joining", total))

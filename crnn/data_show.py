@@ -13,6 +13,7 @@ import cv2
 import tyro
 
 from crnn.checkpoint import write_atomically
+from crnn.commands import refuse_writing_into
 from crnn.progress import with_progress
 from data.contact_page import contact_page
 from data.contact_sheet import contact_sheet
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(
         ShowOptions, args=argv, prog="crnn data show", description="Draw a contact sheet of lines, labels and keys."
     )
-    refuse_drawing_into(options)
+    refuse_writing_into(options.out, [options.source] if options.source else [], "--out")
     if options.report is not None:
         shown, of = reported(options)
         title = f"{options.finding} in {options.source or options.report}"
@@ -91,13 +92,6 @@ def main(argv: list[str]) -> int:
     write_sheet(options, shown, title, f"{len(shown)} {of}")
     print(f"{options.out}: {len(shown)} {of}")
     return 0
-
-
-def refuse_drawing_into(options: ShowOptions) -> None:
-    """ValueError where the sheet would take the place of a file of the set that is shown."""
-    source = Path(options.source or ".").resolve()
-    if options.source and options.out.exists() and options.out.resolve().is_relative_to(source):
-        raise ValueError(f"--out {options.out} is a file of what is shown; give the sheet another name")
 
 
 def chosen(options: ShowOptions) -> tuple[LineSource, list[int], str]:

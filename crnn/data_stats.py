@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 from crnn.checkpoint import write_atomically
+from crnn.commands import refuse_writing_into
 from data.lines import open_lines
 from data.stats import Stats, quantiles, script_of, stats_of
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(
         StatsOptions, args=argv, prog="crnn data stats", description="Tell lengths, sizes and characters of lines."
     )
+    if options.plot is not None:
+        refuse_writing_into(options.plot, options.sources, "--plot")
     stats = stats_of([open_lines(source) for source in options.sources])
     result = as_json(stats, options)
     print(json.dumps(result, ensure_ascii=False, indent=1) if options.json else report(result))

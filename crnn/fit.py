@@ -98,13 +98,15 @@ def fit(
     log: Path,
     run: str = "",
     resume: bool = False,
+    begin: Callable[[], object] = lambda: None,
 ) -> Progress:
     """Trains until options.until; the best weights by validation accuracy and the last ones go to save.
 
     resume_from: the resume state: optimiser, position in the data, random states; written every save_every steps.
     With resume the run goes on from it with the same losses, bit for bit, as if it had never stopped (one process,
     same machine and thread count). run: what must be the same then, in words; it is kept in the state and compared.
-    Parameters with requires_grad False are left out of the optimiser.
+    Parameters with requires_grad False are left out of the optimiser. begin: called by the main process once nothing
+    is refused any more and the run of before may be replaced.
     Raises ValueError with step, terms and keys at a loss that is not finite.
     """
     accelerator = Accelerator(
@@ -123,9 +125,11 @@ def fit(
     window, number = progress.positions[rank] if progress.positions else (rank, 0)
     batches = iterate(windows, options.workers, window, number, processes)
     kept = model if average is None else cast(Network, average.module)
-    write_log = _open_log(options.log, log, progress) if main else _no_log
     until = Until.parse(options.until)
     _refuse_no_steps(until, progress, validate, resume_from)
+    write_log = _open_log(options.log, log, progress) if main else _no_log
+    if main:
+        begin()
     if not resume:
         resume_from.unlink(missing_ok=True)  # of a run that this one replaces
     wrapped.train()

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,11 +112,10 @@ def train(options: TrainOptions, command: str) -> Path:
         | {"characters": asdict(counted)},
         pixels_per_column=model.sizes.pixels_per_column,
     )
-    if main_process():
-        write_run(options.out, command, options)
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
         resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out
@@ -296,36 +296,44 @@ def refuse_other_sizes(options: TrainOptions, start: Checkpoint | None, encoder:
     have = asdict(brought.info.sizes) | {"encoder": "bilstm" if brought.info.sizes.bidirectional else "lstm"}
     for name in (("backbone", "width") if start else ()) + ("features", "encoder", "hidden", "layers", "linear"):
         asked = getattr(options, name)
-        if asked not in (have[name], type(options).__dataclass_fields__[name].default):
+        if asked not in (have[name], None):
             flag = f"--init {options.init}" if start else f"--init-encoder {options.init_encoder}"
             raise ValueError(f"--{name} is {asked}, and {flag} brings {have[name]}; leave one of the two out")
 
 
 def input_spec(options: TrainOptions, start: Checkpoint | None) -> InputSpec:
     """That of the checkpoint started from, with another least width or another way to it where one is asked for."""
-    usual = InputSpec()
     asked = {"min_width": options.min_width, "narrow": options.narrow}
-    changed: Any = {name: value for name, value in asked.items() if start is None or value != getattr(usual, name)}
-    return replace(start.info.input_spec if start else usual, **changed)
+    changed: Any = {name: value for name, value in asked.items() if value is not None}
+    return replace(start.info.input_spec if start else InputSpec(), **changed)
+
+
+USUAL_SIZES: dict[str, Any] = {
+    "backbone": "resnet101", "width": 1.0, "features": 512, "encoder": "bilstm", "hidden": 256, "layers": 2,
+    "linear": 0,
+}  # fmt: skip
+"""Of a new network, where they are not asked for; also in the help of `crnn train`."""
 
 
 def build_model(options: TrainOptions, charset: Charset, start: Checkpoint | None, encoder: Checkpoint | None) -> Crnn:
     """The network: from a checkpoint, or new with the sizes asked for and perhaps another's encoder and classifier."""
+    asked: Any = {name: getattr(options, name) for name in USUAL_SIZES}
+    new = USUAL_SIZES | {name: value for name, value in asked.items() if value is not None}
     if start is not None:
         sizes = replace(start.info.sizes, classes=charset.classes)
     elif encoder is not None:
         sizes = replace(
-            encoder.info.sizes, backbone=options.backbone, width=options.width, classes=charset.classes,
+            encoder.info.sizes, backbone=new["backbone"], width=new["width"], classes=charset.classes,
             channels=3, height=32, pixels_per_column=PIXELS_PER_COLUMN, extra_columns=0,
         )  # fmt: skip
     else:
         sizes = CrnnSizes(
-            options.backbone, options.width, options.features, options.hidden, options.layers,
-            options.encoder == "bilstm", options.linear, charset.classes,
+            new["backbone"], new["width"], new["features"], new["hidden"], new["layers"], new["encoder"] == "bilstm",
+            new["linear"], charset.classes,
         )  # fmt: skip
     model = Crnn(sizes)
     if options.imagenet:
-        load_imagenet_weights(model.backbone, options.backbone)
+        load_imagenet_weights(model.backbone, sizes.backbone)
     source = start or encoder
     if source is not None:
         copied = Crnn.from_checkpoint(source)

@@ -27,7 +27,9 @@ class TrainOptions:
         data: sources, each an LMDB, a folder or zip with labels.tsv, synth, or synth-easy; with :weight mixed by
             weight.
         out: the model file.
-        backbone: resnet18, resnet34, resnet50, resnet101, mobilenet_v3_small or mobilenet_v3_large.
+        backbone: resnet18, resnet34, resnet50, resnet101, mobilenet_v3_small or mobilenet_v3_large. Of this and the
+            next six, where none is given: what --init or --init-encoder brings, else resnet101 of width 1 with 512
+            features, and two layers of a BiLSTM with 256 cells.
         width: multiplier of the backbone's channels.
         features: D, what the backbone hands the encoder at every column.
         encoder: kind of the recurrent layers.
@@ -37,7 +39,8 @@ class TrainOptions:
         charset: a named one (ascii, alphanumeric, alphanumeric-lower, digits), a UTF-8 file of characters, chars:...,
             or data for those of the labels; that of the checkpoint started from, else ascii, where none is given.
         case: of labels: sets labelled in upper case whatever the print would teach wrong case with keep, the default.
-        min_width: pixels; narrower lines are brought to it. With --init, that of the checkpoint where none is given.
+        min_width: pixels; narrower lines are brought to it. Of this and the next, where none is given: what --init has,
+            else 32 and stretch.
         narrow: how they are.
         validation: share of each stored source that is held out, by group where lines have one (a receipt, page or
             writer), or a source of its own; synthetic lines are validated on fonts and words of their own.
@@ -67,17 +70,17 @@ class TrainOptions:
 
     out: Path
     data: tuple[str, ...] = ("synth",)
-    backbone: str = "resnet101"
-    width: float = 1.0
-    features: int = 512
-    encoder: Literal["bilstm", "lstm"] = "bilstm"
-    hidden: int = 256
-    layers: int = 2
-    linear: int = 0
+    backbone: str | None = None
+    width: float | None = None
+    features: int | None = None
+    encoder: Literal["bilstm", "lstm"] | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    linear: int | None = None
     charset: str | None = None
     case: Case | None = None
-    min_width: int = 32
-    narrow: Literal["stretch", "margins"] = "stretch"
+    min_width: int | None = None
+    narrow: Literal["stretch", "margins"] | None = None
     validation: str = "0.05"
     group_by: str | None = None
     validation_lines: int = 1000
@@ -99,11 +102,12 @@ class TrainOptions:
         if self.init is not None and self.init_encoder is not None:
             raise ValueError(f"--init {self.init} brings an encoder of its own; leave --init or --init-encoder out")
         parse_character_losses(self.character_loss)
-        if not 0 < self.width <= MOST_WIDTH:
+        if self.width is not None and not 0 < self.width <= MOST_WIDTH:
             raise ValueError(f"--width is {self.width}; give a share of the backbone's channels, such as 0.25")
         for name, least in LEAST.items():
-            if not least <= getattr(self, name) < float("inf"):
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}")
+            given = getattr(self, name)
+            if given is not None and not least <= given < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} is {given}; give at least {least}")
         if self.init is not None and self.imagenet:
             raise ValueError(f"--init {self.init} brings a backbone of its own; leave --init or --imagenet out")
 

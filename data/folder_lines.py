@@ -47,7 +47,11 @@ class FolderLines:
             self._labels = [None] * len(self._names)
             self._groups = [None] * len(self._names)
         if not self._names:
-            raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
+            empty = f"{self._files.key(LABELS)} names no picture; write its rows, or remove it to have no labels"
+            raise ValueError(empty if LABELS in names else f"{path} holds no pictures; give a folder or a zip of them")
+        deeper = next((name for name in names if name.endswith(f"/{LABELS}")), None)
+        if LABELS not in names and deeper is not None:
+            raise ValueError(f"{deeper} lies in a folder of {path}; give that folder, or make the zip of what it holds")
         self._texts = [None if label is None else unicodedata.normalize("NFC", label).strip() for label in self._labels]
         self._sizes: list[tuple[int, int]] | None = None
 

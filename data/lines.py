@@ -200,7 +200,7 @@ def hold_out(source: StoredLines, share: float, group_by: str | None = None) -> 
 
 def line_name(key: str, path: Path) -> str:
     """The key without the path of its source: the same in a folder, a zip of it and the LMDB made of it."""
-    return key.removeprefix(f"{path}/").removesuffix(str(path))
+    return key.removeprefix(f"{path}/").removesuffix(f" of {path}")
 
 
 def split_name(name: str, group: str | None) -> str:

@@ -168,7 +168,7 @@ class LmdbLines:
                 found, _, digits = bytes(key).rpartition(b"-")
                 if found != kind:
                     return
-                if 1 <= int(digits) <= self._length:
+                if digits.isdigit() and 1 <= int(digits) <= self._length:
                     yield int(digits), memoryview(value)
 
     @contextmanager

@@ -172,13 +172,15 @@ def _jpeg_header(encoded: bytes | memoryview) -> tuple[int, int, int] | None:
 
 def decode_whole(encoded: bytes | memoryview, key: str) -> Picture:
     """decode_picture that also refuses what was cut off, which some versions of OpenCV fill with grey."""
-    from PIL import Image  # only imports and checks look so closely
+    from PIL import Image, UnidentifiedImageError  # only imports and checks look so closely
 
     picture = decode_picture(encoded, key)
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as opened:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it was decoded above
             opened.load()
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{key} is of none of the formats {', '.join(FORMATS)}; convert or remove it") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{key} does not decode whole ({error}); replace or remove it") from error
     return picture
@@ -284,7 +286,7 @@ def shown_columns(
     shift = extra_columns * whole // 2
     first = (margin // 2 * 2 * prepared + shift) // whole
     end = -(-((margin // 2 + width) * 2 * prepared + shift) // whole)
-    return first, min(end, columns)
+    return max(0, first), min(end, columns)
 
 
 def with_margins(picture: Picture, total: int) -> Picture:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
+UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError)
 ABSENT = (KeyError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -63,7 +66,7 @@ class PictureFiles:
         with self.opened(name) as file:
             try:
                 return file.read()
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            except (*UNREADABLE, EOFError, zlib.error, lzma.LZMAError) as error:
                 raise self._unreadable(name, error) from error
 
     def opened(self, name: str) -> IO[bytes]:
@@ -72,7 +75,7 @@ class PictureFiles:
             return self._opened().open(name) if self._is_zip else (self.path / name).open("rb")
         except ABSENT as error:
             raise FileNotFoundError(f"there is no {name} in {self.path}; add it or remove its label") from error
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise self._unreadable(name, error) from error
 
     def key(self, name: str) -> str:

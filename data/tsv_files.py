@@ -44,6 +44,8 @@ def write_tsv(path: Path, entries: Iterable[Entry]) -> int:
     is_zip = path.suffix.lower() == ".zip"
     if path.is_dir() and (is_zip or any(path.iterdir())):
         raise FileExistsError(f"{path} is a folder that is not empty; choose another --out")
+    if not is_zip and path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another --out, or one that ends in .zip or .lmdb")
     part = path.parent / f".{path.name}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +154,11 @@ def extend(options: ExtendOptions, command: str) -> Path:
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     at_rate = options.fit.at_rate(LEARNING_RATE)
-    write_run(options.out, command, options)
     progress = fit(
         model, make_windows(mixed, charset, spec, options.fit, augment=True, sizes=model.sizes), objective, at_rate,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        partial(write_run, options.out, command, options),
     )  # fmt: skip
     raised = raise_biases(options.out, [held_old, held_pictures], numbers, options.may_lose)
     written = load_checkpoint(options.out)

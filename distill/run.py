@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,11 @@ def distill(options: DistillOptions, command: str) -> Path:
         simulate(student)
         keep = simulated_saver(options.out, info)
     at_rate = options.fit.at_rate(LEARNING_RATE)
-    if main_process():
-        write_run(options.out, command, options)
     try:
         progress = fit(
             student, windows, objective, at_rate, keep, validate, resume_path(options.out),
             options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+            partial(write_run, options.out, command, options),
         )  # fmt: skip
     finally:
         if features is not None:

@@ -103,7 +103,11 @@ def main(argv: Sequence[str]) -> int:
 
 def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]]:
     """Writes one format after the other and gives what its JSON holds; see ExportJob.write."""
+    if options.model.suffix in {Path(f"model{target.suffix}").suffix for target in TARGETS.values()}:
+        raise ValueError(f"{options.model} is an exported file; give the checkpoint (.pt) that it was made from")
     targets = options.targets()
+    if options.fixed_width is not None and not any(TARGETS[name].fixed_width for name in targets):
+        raise ValueError(f"--fixed-width has no part in {', '.join(targets)}; leave it out")
     outs = out_paths(options.model, targets, options.out)
     job = ExportJob(options, command)
     _ = job.held_out  # what is wrong with --validation is said before the work

@@ -78,6 +78,7 @@ def picture_vectors() -> dict[str, Any]:
                 "margin": missing_margin(height, width, spec),
                 "shown_columns": list(shown_columns(height, width, spec, PIXELS_PER_COLUMN)),
                 "shown_columns_with_one_extra": list(shown_columns(height, width, spec, PIXELS_PER_COLUMN, 1)),
+                "shown_columns_with_one_less": list(shown_columns(height, width, spec, PIXELS_PER_COLUMN, -1)),
             }
             for height, width, spec in picture_sizes()
         ],

@@ -63,6 +63,21 @@ def results(colour_reader: Path, colours: Path, tmp_path: Path) -> dict[str, Any
     return found
 
 
+def test_figures_never_take_the_place_of_what_is_read(colour_reader: Path, colours: Path, tmp_path: Path) -> None:
+    given = ["--models", str(colour_reader), "--data", str(colours)]
+    before = colour_reader.read_bytes(), colours.read_bytes()
+    for flags in (["--json", str(colour_reader)], ["--json", str(tmp_path / "r.json"), "--report", str(colours)]):
+        with pytest.raises(ValueError, match="is, or belongs to, what is read here"):
+            main([*given, *flags])
+    assert (colour_reader.read_bytes(), colours.read_bytes()) == before
+    with pytest.raises(ValueError, match="give each a name of its own"):
+        main([*given, "--json", str(tmp_path / "r.x"), "--report", str(tmp_path / "r.x")])
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file/r.json"):  # said before anything is read
+        with pytest.raises(OSError, match=r"is a folder|File exists|Not a directory"):
+            main([*given, "--json", str(place)])
+
+
 def test_accuracy_counts_lines_and_letters(results: dict[str, Any]) -> None:
     (figures,) = results["results"]
     assert (figures["model"], figures["set"], figures["lines"]) == ("colours.onnx", "colours", 5)

@@ -78,6 +78,20 @@ def test_weights_in_half_precision_are_loaded_in_float32_and_counters_stay_whole
     assert loaded["count"].dtype == torch.int64
 
 
+def test_a_link_is_followed_and_a_pipe_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomically(tmp_path / "link", lambda file: file.write(b"new"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", lambda file: file.write(b"through"))
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_provenance_is_added_to_a_copy() -> None:
     checkpoint = Checkpoint(INFO, {})
     assert checkpoint.with_provenance(steps=3).info.provenance == INFO.provenance | {"steps": 3}

@@ -169,6 +169,28 @@ def test_fix_writes_the_lines_without_an_error_and_lists_the_others(
     assert run("data", "check", tmp_path / "cleaner.lmdb", "--count-as-error", "duplicate") == 0
 
 
+def test_what_was_found_is_told_where_no_line_is_left_to_write(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("set", (b"no", "no"), (b"nor", "nor"))
+    (tmp_path / "file").write_text("mine")
+    for fixed in ("clean.lmdb", "file"):
+        assert run("data", "check", folder, "--fix", tmp_path / fixed) == 1
+        said = capsys.readouterr()
+        assert "broken-picture" in said.out
+        assert str(tmp_path / fixed) in said.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_picture_of_a_format_that_training_does_not_take_is_found(
+    make: Make, draw_word: Callable[[str], Picture], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("set", (cv2.imencode(".ras", draw_word("Total"))[1].tobytes(), "Total"))
+    ((key, detail),) = findings(capsys, folder)["broken-picture"]
+    assert key == "0.png"
+    assert "is of none of the formats JPEG, PNG" in detail
+
+
 def test_fix_never_writes_over_what_it_checks(
     make: Make, draw_word: Callable[[str], Picture], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,7 +274,7 @@ def test_a_sheet_never_takes_the_place_of_a_picture_that_it_shows(
     folder = make("set", (draw_word("Total"), "Total"))
     before = (folder / "0.png").read_bytes()
     assert run("data", "show", folder, "--out", folder / "0.png") == 1
-    assert "is a file of what is shown" in capsys.readouterr().err
+    assert "is, or belongs to, what is read here" in capsys.readouterr().err
     assert (folder / "0.png").read_bytes() == before
     assert run("data", "show", folder, "--out", folder.parent / "sheet.png") == 0
 

@@ -67,6 +67,15 @@ def test_a_set_is_not_written_over_itself(
     assert len(LmdbLines(tmp_path / "y.lmdb")) == 4
 
 
+def test_a_file_is_not_taken_for_a_folder_to_export_to(
+    tmp_path: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").write_text("mine")
+    assert run("data", "export", labelled_folder, "--out", tmp_path / "notes") == 1
+    assert "notes is a file; choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_set_may_have_the_name_that_held_out_lines_would_have(tmp_path: Path, labelled_folder: Path) -> None:
     source = tmp_path / "words.validation.lmdb"
     assert run("data", "import", labelled_folder, "--out", source, "--drop-bad") == 0

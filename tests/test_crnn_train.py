@@ -300,6 +300,31 @@ def test_a_checkpoint_can_go_on_with_another_least_width(
     assert made.sizes == load_checkpoint(start).info.sizes
 
 
+def test_what_a_checkpoint_brings_is_not_passed_over_for_what_is_usual(
+    tmp_path: Path, labelled_folder: Path, random_checkpoint: Callable[..., Path]
+) -> None:
+    start = random_checkpoint()
+    options = TrainOptions(tmp_path / "m.pt", (str(labelled_folder),), init=start, backbone="resnet101")
+    with pytest.raises(ValueError, match=r"--backbone is resnet101, and --init .* brings resnet18"):
+        train(options, "crnn train")
+    fit = tiny(tmp_path / "m.pt", []).fit
+    shared: dict[str, Any] = {"data": (str(labelled_folder),), "validation": "0", "fit": fit}
+    wide = train(TrainOptions(tmp_path / "m.pt", init=start, min_width=64, narrow="margins", **shared), "crnn train")
+    back = TrainOptions(tmp_path / "n.pt", init=wide, min_width=32, narrow="stretch", **shared)
+    spec = load_checkpoint(train(back, "crnn train")).info.input_spec
+    assert (spec.min_width, spec.narrow) == (32, "stretch")
+
+
+def test_a_refused_run_leaves_the_run_file_of_the_one_before(tmp_path: Path, labelled_folder: Path) -> None:
+    out = train(tiny(tmp_path / "m.pt", [labelled_folder]), "crnn train")
+    before = run_path(out).read_bytes(), out.with_suffix(".log.csv").read_bytes()
+    refused = tiny(out, [labelled_folder], overwrite=True)
+    refused = replace(refused, fit=replace(refused.fit, until=("accuracy>0.9",)))
+    with pytest.raises(ValueError, match="accuracy"):
+        train(refused, "crnn train")
+    assert (run_path(out).read_bytes(), out.with_suffix(".log.csv").read_bytes()) == before
+
+
 def test_a_run_that_replaced_another_does_not_do_so_again_by_itself(tmp_path: Path, labelled_folder: Path) -> None:
     out = train(tiny(tmp_path / "m.pt", [labelled_folder], overwrite=True), "crnn train")
     assert json.loads(run_path(out).read_text())["options"]["overwrite"] is False

@@ -135,6 +135,32 @@ def test_a_damaged_file_of_a_zip_is_named(labelled_folder: Path) -> None:
         FolderLines(path)[0]
 
 
+def test_a_damaged_deflate_stream_is_one_line_that_cannot_be_read(labelled_folder: Path) -> None:
+    path = labelled_folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("0.png", b"some bytes, and some more; " * 50)
+        start = made.getinfo("0.png").header_offset + 30 + len("0.png")
+    content = bytearray(path.read_bytes())
+    content[start : start + 30] = b"\xff" * 30
+    path.write_bytes(content)
+    lines = FolderLines(path)
+    with pytest.raises(ValueError, match=r"0\.png of .* cannot be read"):
+        lines[0]
+
+
+def test_labels_below_the_top_are_not_passed_over(tmp_path: Path, labelled_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"words/labels\.tsv lies in a folder of .*words\.zip"):
+        FolderLines(zipped(labelled_folder, "words/"))
+    with pytest.raises(ValueError, match=r"words/labels\.tsv lies in a folder of "):
+        FolderLines(tmp_path)
+
+
+def test_a_label_file_without_rows_is_named(labelled_folder: Path) -> None:
+    (labelled_folder / "labels.tsv").write_text("")
+    with pytest.raises(ValueError, match=r"labels\.tsv names no picture"):
+        FolderLines(labelled_folder)
+
+
 def test_there_is_no_line_outside_the_range(place: Path) -> None:
     with pytest.raises(IndexError, match="holds 4 lines; there is no line 4"):
         FolderLines(place)[4]

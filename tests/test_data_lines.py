@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
+from crnn.data_import import main as import_lines
 from data.folder_lines import FolderLines
 from data.lines import (
     Picture,
@@ -72,6 +74,19 @@ def test_ctc_needs_a_column_a_character_and_one_between_equal_neighbours(text: s
 )
 def test_a_source_may_carry_a_weight_after_its_last_colon(text: str, source: str, weight: float) -> None:
     assert split_source(text) == (source, weight)
+
+
+def test_an_lmdb_without_keys_and_its_copy_hold_out_the_same_lines(tmp_path: Path) -> None:
+    encoded = cv2.imencode(".png", np.full((32, 64, 3), 128, np.uint8))[1].tobytes()
+    write_lmdb(tmp_path / "theirs.lmdb", [Entry(encoded, f"w{i}", f"{i}") for i in range(60)])
+    with lmdb.open(str(tmp_path / "theirs.lmdb")) as environment, environment.begin(write=True) as transaction:
+        for i in range(60):
+            transaction.delete(b"key-%09d" % (i + 1))
+    theirs = LmdbLines(tmp_path / "theirs.lmdb")
+    assert import_lines([str(theirs.path), "--out", str(tmp_path / "copy.lmdb")]) == 0
+    held = [hold_out(source, 0.3)[1].texts() for source in (theirs, LmdbLines(tmp_path / "copy.lmdb"))]
+    assert held[0] == held[1]
+    assert 5 < len(held[0]) < 40
 
 
 def test_labels_that_are_not_looked_at_are_none(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_an_lmdb_of_others_is_read_and_its_lines_named_by_their_number(tmp_path:
     assert list(lines.keys()) == [lines[0].key]
 
 
+def test_keys_of_others_are_passed_over(path: Path, entries: list[Entry]) -> None:
+    alter(path, b"label-abc", b"not ours")
+    assert list(LmdbLines(path).texts()) == [entry.text for entry in entries]
+
+
 def test_labels_of_others_are_brought_to_nfc(path: Path) -> None:
     alter(path, b"label-000000003", b"U\xcc\x88ber")
     lines = LmdbLines(path)

@@ -42,6 +42,17 @@ def test_shards_of_different_sets_are_not_joined(tmp_path: Path, capsys: pytest.
     assert "different seed" in capsys.readouterr().err
 
 
+def test_what_shards_were_drawn_with_is_told_of_the_whole_and_nothing_else_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(tmp_path / "lines.lmdb", "--shard", "1/1", "--seed", "7") == 0
+    for flags in (("--seed", "8"), ("--seed", "7", "--longest", "3")):
+        assert make(tmp_path / "lines.lmdb", "--join", "1", *flags) == 1
+    assert capsys.readouterr().err.count("the shards were drawn") == 2
+    assert make(tmp_path / "lines.lmdb", "--join", "1", "--seed", "7") == 0
+    assert json.loads((tmp_path / "lines.lmdb.run.json").read_text())["options"]["seed"] == 7
+
+
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "2", "a/b", "1/51", "1/0"])
 def test_an_impossible_shard_is_refused(tmp_path: Path, shard: str) -> None:
     with pytest.raises(ValueError, match="--shard is"):

@@ -275,6 +275,15 @@ def test_columns_beyond_the_width_lie_half_before_the_picture_and_half_behind() 
     assert shown_columns(32, 20, InputSpec(), 4, 1) == (0, 9)
 
 
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_the_columns_that_are_read_are_there_whatever_the_margin(extra: int) -> None:
+    fixed = InputSpec(height=64, channels=1, min_width=320, max_width=320, narrow="margins")
+    for width in range(1, 400):
+        first, end = shown_columns(64, width, fixed, 4, extra)
+        assert 0 <= first <= end <= 80 + extra
+        assert end - first >= min(width, 320) // 4 - 1
+
+
 def jpeg(pixels: NDArray[Any]) -> bytes:
     """Pixels as OpenCV has them (grey or BGR) -> the bytes of a JPEG."""
     return cv2.imencode(".jpg", pixels)[1].tobytes()

@@ -70,7 +70,8 @@ def test_every_format_says_what_it_is_and_how_it_is_to_be_read(
     checkpoint = random_checkpoint()
     for name in ExportOptions(checkpoint, ("all",)).targets():
         target = TARGETS[name]
-        report = write(checkpoint, name, out := tmp_path / f"s{target.suffix}", fixed_width=128)
+        width = {"fixed_width": 128} if target.fixed_width else {}
+        report = write(checkpoint, name, out := tmp_path / f"s{target.suffix}", **width)
         info = open_runtime(out, threads=1).info
         assert info.target == report["target"] == name
         assert info.one_line_at_a_time == target.one_line_at_a_time
@@ -241,6 +242,19 @@ def test_a_fixed_width_that_pictures_cannot_have_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="--fixed-width is 100; give a multiple of 8"):
         write(random_checkpoint(), "tflite-fixed", tmp_path / "s.tflite", fixed_width=100)
+
+
+def test_a_fixed_width_where_no_format_has_one_is_refused(
+    random_checkpoint: Callable[..., Path], write: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="--fixed-width has no part in onnx; leave it out"):
+        write(random_checkpoint(), "onnx", tmp_path / "s.onnx", fixed_width=128)
+
+
+def test_an_exported_file_is_told_from_a_damaged_checkpoint(write: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "s.int8.onnx").write_bytes(b"whatever")
+    with pytest.raises(ValueError, match=r"s\.int8\.onnx is an exported file; give the checkpoint"):
+        write(tmp_path / "s.int8.onnx", "onnx", tmp_path / "t.onnx")
 
 
 def test_a_place_that_cannot_be_written_is_named(

@@ -79,6 +79,7 @@ def test_our_code_gives_every_size_the_width_and_the_margin_of_the_vectors() -> 
         assert (natural_width(*size, spec), missing_margin(*size, spec)) == (case["natural_width"], case["margin"])
         assert list(shown_columns(*size, spec, 4)) == case["shown_columns"]
         assert list(shown_columns(*size, spec, 4, 1)) == case["shown_columns_with_one_extra"]
+        assert list(shown_columns(*size, spec, 4, -1)) == case["shown_columns_with_one_less"]
 
 
 @every_reading
@@ -145,6 +146,7 @@ def test_the_document_suffices_to_find_every_width_and_margin() -> None:
         assert given == (case["natural_width"], case["margin"])
         assert columns_as_written(case["width"], *given, 0) == case["shown_columns"]
         assert columns_as_written(case["width"], *given, 1) == case["shown_columns_with_one_extra"]
+        assert columns_as_written(case["width"], *given, -1) == case["shown_columns_with_one_less"]
 
 
 @every_reading
@@ -306,7 +308,7 @@ def columns_as_written(width: int, natural: int, total: int, extra: int) -> list
         return [0, natural // 4 + extra]
     whole, shift, left = 2 * (width + total) * 4, extra * (width + total) * 4, total // 2
     end = math.ceil(Fraction(2 * (left + width) * natural + shift, whole))
-    return [(2 * left * natural + shift) // whole, min(end, natural // 4 + extra)]
+    return [max(0, (2 * left * natural + shift) // whole), min(end, natural // 4 + extra)]
 
 
 def resized_as_written(picture: NDArray[np.uint8], spec: Json) -> NDArray[np.uint8]:

@@ -109,9 +109,9 @@ def classify(options: ClassifyOptions) -> int:
         raise ValueError(f"{options.source} holds no picture that can be read; see the messages above")
     figures = {"source": str(options.source), "model": str(options.model), "by": by, "failed": classified.failed}
     figures |= measured(source, classified, classes, options)
-    write_folder(source, classified, options, figures)
     if options.embeddings is not None:
         write_embeddings(options.embeddings, source, classified)
+    write_folder(source, classified, options, figures)
     print(json.dumps(figures, ensure_ascii=False, indent=1) if options.json else told(options.out, figures))
     return 1 if classified.failed else 0
 

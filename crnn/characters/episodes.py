@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,11 +232,11 @@ def train(options: EpisodeOptions, command: str) -> Path:
             f"{len(crops.members)} classes in {len(crops.families)} families, {len(crops.squares):,} crops; {kept}",
             file=sys.stderr,
         )
-        write_run(options.out, command, options)
     progress = fit(
         model, windows, objective, options.fit, saver(options.out),
         validator(validation, options.shots) if validation else None, resume_path(options.out),
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out

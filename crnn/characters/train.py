@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,11 +99,10 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
     info = CharacterInfo(crops.classes, crops.counts, spec, sizes, weights, loss_options, made)
     if main_process():
         print(told(crops), file=sys.stderr)
-        write_run(options.out, command, options)
     progress = fit(
         model, windows, CharacterObjective(model.losses, weights), options.fit, saver(options.out, info, crops),
         validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options),
-        options.resume,
+        options.resume, partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out
