@@ -127,16 +127,11 @@ def extend(options: ExtendOptions, command: str) -> Path:
     with_new, without = sources(options, before, charset, added)
     tell_dropped(with_new.dropped | without.dropped)
     pictures, held_pictures = unlabelled(options, old, known, spec)
-    model = Steady(replace(before.info.sizes, classes=charset.classes))
-    model.load_state_dict({k: v for k, v in before.weights.items() if not k.startswith("classifier.")}, strict=False)
-    copy_classifier(model, charset, before.weights, known)
     examples = chosen_examples(with_new, charset, added, options.examples)
     old_lines = first_lines(without, options.validation_lines) or examples  # their other columns must do then
-    rows = new_rows(old, known, charset, examples, old_lines, spec)
-    with torch.no_grad():
-        numbers = [charset.characters.index(c) + 1 for c in added]
-        model.classifier.weight[numbers], model.classifier.bias[numbers] = rows
+    model = grown(before, old, charset, examples, old_lines)
     model.encoder.requires_grad_(options.train_encoder)
+    numbers = [charset.characters.index(c) + 1 for c in added]
     held_new = with_new.validation
     held_old = without.validation[: options.validation_lines]
     at_start = compare(old, known, model, charset, held_old, held_new, added, spec)
@@ -146,11 +141,11 @@ def extend(options: ExtendOptions, command: str) -> Path:
     others = replace(others, weights=tuple(weight * share for weight in others.weights))
     mixed = replace(joined(with_new, others), validation=held_old + held_new)
     synth = before.info.provenance.get("synth", {})
-    told = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
-    grown = {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)} | told
+    origin = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
+    origin |= {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)}
     made = provenance(
         command, options.data + options.rehearse, options.fit.seed, mixed, synth, validation=HELD_LABELLED
-    ) | {"synth": synth, "extended": grown}
+    ) | {"synth": synth, "extended": origin}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     at_rate = options.fit.at_rate(LEARNING_RATE)
@@ -172,15 +167,27 @@ def extend(options: ExtendOptions, command: str) -> Path:
         "steps": progress.step, "lines": progress.lines, "seconds": seconds, "learning_rate": at_rate.learning_rate,
         "biases_raised": raised, "start": at_start, "end": at_end,
     }  # fmt: skip
-    if held_pictures:
-        result["unlabelled"] = {"lines": len(held_pictures), "changed": changed(after, charset, held_pictures, spec)}
+    count, lines = changed(after, charset, held_pictures, spec), len(held_pictures)
+    result["unlabelled"] = {"lines": lines, "changed": count}
     write_run(options.out, command, options, result)
     print(f"{options.out}: {progress.step:,} steps, {seconds / 60:.1f} minutes", f"now: {said(at_end)}", sep="\n")
-    if held_pictures:
-        told = result["unlabelled"]
-        print(f"of {told['lines']} unlabelled pictures held out {told['changed']} are read otherwise than before")
+    if lines:
+        print(f"of {lines} unlabelled pictures held out {count} are read otherwise than before")
     print(by_character(at_start, at_end))
     return options.out
+
+
+def grown(before: Checkpoint, old: Crnn, charset: Charset, examples: list[Line], old_lines: list[Line]) -> Steady:
+    """The network of before, which old is, with a classifier of charset: old classes as they were, and new rows."""
+    known = before.info.charset
+    model = Steady(replace(before.info.sizes, classes=charset.classes))
+    model.load_state_dict({k: v for k, v in before.weights.items() if not k.startswith("classifier.")}, strict=False)
+    copy_classifier(model, charset, before.weights, known)
+    numbers = [charset.characters.index(c) + 1 for c in charset.characters if c not in known.characters]
+    rows = new_rows(old, known, charset, examples, old_lines, before.info.input_spec)
+    with torch.no_grad():
+        model.classifier.weight[numbers], model.classifier.bias[numbers] = rows
+    return model
 
 
 def raise_biases(path: Path, old_lines: Sequence[list[Line]], added: Sequence[int], may_lose: float) -> float:
