@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,20 +22,25 @@ from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 from crnn.score import character_recall, score
 from crnn.train import (
-    Sources,
     make_windows,
-    open_sources,
     provenance,
-    recorded_synthesis,
     refuse_overwriting,
     resume_path,
     saver,
     start_torch,
-    synthetic,
     validator,
 )
-from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
+from data.lines import Line
 from data.picture import InputSpec
+from distill.extend_lines import (
+    HELD_LABELLED,
+    extended,
+    first_lines,
+    joined,
+    sources,
+    tell_dropped,
+    unlabelled,
+)
 from distill.new_rows import chosen_examples, new_rows
 
 if TYPE_CHECKING:
@@ -47,10 +51,6 @@ LEARNING_RATE = 1e-3
 
 RAISES = tuple(0.25 * step for step in range(1, 17))
 """By how much the biases of new classes may be raised: nats, up to odds of 55 to 1."""
-
-HELD_GIVEN, HELD_LABELLED, HELD_PICTURES = "0.2", "0.05", 0.1
-"""Shares held out of lines of --data, of rehearsed ones, and of unlabelled pictures. The second is what the file names
-as its validation lines: every line that it holds out is held out by the first too."""
 
 NEAR = 2
 """Columns of 4 pixels around a new character, whose context changes with it."""
@@ -227,121 +227,9 @@ def _exact(labels: list[str], log_probs: Iterable[LogProbs], charset: Charset) -
     return score([greedy(line, charset).text for line in log_probs], labels).exact
 
 
-def extended(known: Charset, add: str, path: Path) -> Charset:
-    """The charset with more characters; ValueError for one that is known, given twice, or no character by itself."""
-    add = known.normalise(add)
-    if not add:
-        raise ValueError("--add is empty; give the characters to add")
-    twice = sorted({c for c in add if add.count(c) > 1})
-    if twice:
-        raise ValueError(f"--add holds {''.join(twice)!r} more than once; give each character once")
-    there = [c for c in add if c in known.characters]
-    if there:
-        raise ValueError(f"{path} knows {''.join(there)!r} already; leave it out of --add")
-    if any(c.isspace() and c != " " for c in add):
-        raise ValueError(f"--add {add!r} holds a space of another kind; add visible characters")
-    return Charset.of(known.characters + add, known.case)
-
-
-def sources(
-    options: ExtendOptions, before: Checkpoint, charset: Charset, added: Sequence[str]
-) -> tuple[Sources, Sources]:
-    """Lines with new characters, drawn or given, and lines without; each with lines held out for the figures.
-
-    Raises ValueError naming the new characters that no line shows.
-    """
-    seed, count = options.fit.seed, options.validation_lines
-    recorded = recorded_synthesis(before.info.provenance)
-    fields = {key: value for key, value in recorded.items() if key not in ("characters", "including")}
-    given = Sources((), (), [], {})
-    if options.data:
-        opened = open_sources(
-            options.data, charset, before.info.input_spec, HELD_GIVEN, count, True, fields, seed,
-            sizes=before.info.sizes,
-        )  # fmt: skip
-        kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
-        given = replace(opened, validation=kept)
-    shown = set(added) & set(charset.normalise("".join(t or "" for s in given.training for t in s.texts())))
-    drawable = drawable_of(added, fields) if options.drawn else ""
-    unseen = [c for c in added if c not in shown and c not in drawable]
-    if unseen:
-        raise ValueError(
-            f"no font and no line of --data shows {''.join(unseen)!r}; install a font or give lines that have it"
-        )
-    if drawable:
-        training, held = synthetic(fields | {"including": drawable}, charset, False, seed + 1)
-        kept = given.validation[: count // 2]
-        given = replace(given, validation=kept)  # the rest is of drawn ones, or those would not be measured
-        drawn = [held[i] for i in range(count - len(kept))]
-        total = sum(given.weights) or 1.0
-        given = Sources((*given.training, training), (*given.weights, total), given.validation + drawn, given.dropped)
-    measured = options.rehearse or (("synth",) if options.drawn else ())  # what is not rehearsed may be forgotten
-    without = Sources((), (), [], {})
-    if measured:
-        without = open_sources(
-            measured, before.info.charset, before.info.input_spec, HELD_LABELLED, count, True, fields, seed,
-            sizes=before.info.sizes,
-        )  # fmt: skip
-    if not options.rehearse:
-        without = replace(without, training=(), weights=())
-    return given, without
-
-
-def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpec) -> tuple[Sources, list[Line]]:
-    """Pictures to learn from through the anchor alone, and others held out, with what the old model reads as labels."""
-    training: list[LineSource] = []
-    weights, held = [], []
-    for text in options.unlabelled:
-        name, weight = split_source(text)
-        rest, kept = hold_out(open_lines(name), HELD_PICTURES)
-        if not len(rest) or not len(kept):
-            raise ValueError(f"{name} holds too few pictures to learn from some and hold out others; leave it out")
-        training.append(WithoutLabels(rest))
-        weights.append(weight)
-        each = min(len(kept), -(-options.validation_lines // len(options.unlabelled)))
-        held += [kept[i * len(kept) // each] for i in range(each)]
-    was = read_lines(old, held, known, spec)
-    labelled = [replace(line, text=reading.text, columns=None) for line, reading in zip(held, was, strict=True)]
-    return Sources(tuple(training), tuple(weights), [], {}), labelled
-
-
-def tell_dropped(dropped: dict[str, dict[str, int]]) -> None:
-    """On stderr, which lines are left out and why."""
-    for name, counts in dropped.items():
-        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items())
-        print(f"warning: lines of {name} are left out: {told}", file=sys.stderr)
-
-
-def joined(some: Sources, others: Sources) -> Sources:
-    """What both train on."""
-    training, weights = some.training + others.training, some.weights + others.weights
-    return Sources(training, weights, [], some.dropped | others.dropped)
-
-
 def changed(model: Crnn, charset: Charset, lines: list[Line], spec: InputSpec) -> int:
     """How many lines are read otherwise than their text says."""
     return sum(r.text != line.text for r, line in zip(read_lines(model, lines, charset, spec), lines, strict=True))
-
-
-def drawable_of(added: Sequence[str], fields: dict[str, Any]) -> str:
-    """The characters that fonts of both sides of the split have, so that the figures are of unseen fonts."""
-    from data.synthesis.fonts import find_fonts
-
-    folders = [Path(folder) for folder in fields.get("font_folders", ())] or None
-    drawable = ""
-    for c in added:
-        sides = [any(c in font.characters for font in find_fonts(folders, side)) for side in ("training", "held-out")]
-        if all(sides):
-            drawable += c
-        elif any(sides):
-            print(f"warning: {c!r} is in fonts of one side of the split only, so it is not drawn", file=sys.stderr)
-    return drawable
-
-
-def first_lines(of: Sources, count: int) -> list[Line]:
-    """As many lines from the start of each training source, together about count."""
-    each = -(-count // max(1, len(of.training)))
-    return [source[i] for source in of.training for i in range(min(each, len(source)))]
 
 
 def compare(

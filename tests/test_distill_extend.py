@@ -25,20 +25,9 @@ from data.lines import Line, open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
-from distill.extend import (
-    NEAR,
-    RAISES,
-    Anchored,
-    Steady,
-    drawable_of,
-    extend,
-    extended,
-    near_new,
-    raise_biases,
-    sources,
-    unlabelled,
-)
+from distill.extend import NEAR, RAISES, Anchored, Steady, extend, near_new, raise_biases
 from distill.extend_cli import ExtendOptions
+from distill.extend_lines import drawable_of, extended, sources, unlabelled
 from distill.new_rows import chosen_examples, new_rows
 from export.lines import held_out_lines
 
