@@ -157,6 +157,8 @@ def main() -> None:
     if digest(teacher) != digest(TEACHER):
         sys.exit(f"what lies in {options.out} was taught by another teacher than {TEACHER}; give another --out")
     read(teacher, test_sets(options))
+    if options.kept is not None:
+        refuse_other_lines(options.kept, test_figures(teacher))
     runs = known_runs(options)
     for stage in (rate_runs(), chosen_runs()):
         asked = [chosen(runs, planned) for planned in stage]
@@ -225,6 +227,13 @@ def known_runs(options: DistillationOptions) -> Runs:
         if model.exists() and finished(model):
             runs[run] = figures_of(options, run)
     return runs
+
+
+def refuse_other_lines(kept: Path, teacher: Json) -> None:
+    """Ends the program where the teacher reads other lines than when kept was made: other fonts, or another drawing."""
+    before = json.loads(kept.read_text(encoding="utf-8"))["teacher"]["right"]
+    if any(bits != before.get(name) for name, bits in teacher["right"].items()):
+        sys.exit(f"the lines drawn or read here are not those of {kept}; leave --kept out, or install the same fonts")
 
 
 def digest(path: Path) -> str:

@@ -243,11 +243,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary, given = "", path
     try:
-        path = path.resolve()  # a link stays one
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as file:  # a pipe or a device, such as /dev/stdout, which nothing may replace
+        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or path.is_fifo():  # such as /dev/stdout: not to be replaced
+            with path.open("wb") as file:
                 write(file)
             return
+        path = Path(os.path.realpath(path))  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with os.fdopen(handle, "wb") as file:
@@ -259,7 +259,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise OSError(
                 f"{given} could not be written ({error.strerror or error}); free some disk space or choose another "
                 f"--out; "

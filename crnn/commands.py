@@ -261,7 +261,7 @@ def run_path(out: Path) -> Path:
 
 
 def write_run(out: Path, command: str, options: Any, result: dict[str, Any] | None = None) -> None:
-    """Writes command, resolved options and result beside out; --options FILE runs it again.
+    """Writes command, options as they were asked for, and result beside out; --options FILE runs it again.
 
     A training run writes it at its start too, without a result.
     """
@@ -286,8 +286,12 @@ def refuse_writing_into(out: Path, sources: Iterable[Path | str], flag: str) -> 
 
     For what is written after long work: the folder that it goes to is made.
     """
+    from data.picture_files import is_picture_name
+
+    is_part = is_picture_name(out.name) or out.name in ("labels.tsv", "data.mdb")
     for source in sources:
-        if out.exists() and out.resolve().is_relative_to(Path(source).resolve()):
+        place = Path(source).resolve()
+        if out.resolve() == place or (is_part and out.resolve().is_relative_to(place)):
             raise ValueError(f"{flag} {out} is, or belongs to, what is read here; give another name")
     if out.is_dir():
         raise IsADirectoryError(f"{flag} {out} is a folder; give the name of a file")

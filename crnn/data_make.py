@@ -117,14 +117,20 @@ def join(options: MakeOptions, argv: list[str]) -> int:
         if changed:
             raise ValueError(f"{path} and {paths[0]} were drawn with different {changed[0]}; draw one of them anew")
     drawn = made_with[0]
-    for name in ("count", "seed", "quality"):
-        asked = getattr(options, name)
-        if asked not in (drawn[name], getattr(MakeOptions, name)):
-            raise ValueError(f"--{name} is {asked}, and the shards were drawn with {drawn[name]}; leave it out")
-    looks = json.loads(json.dumps(asdict(options.synth), default=str))
-    if options.synth != SynthesisOptions() and looks != drawn["synth"]:
-        raise ValueError("--join draws nothing, and the shards were drawn otherwise; leave out how lines look")
-    options = replace(options, count=drawn["count"], seed=drawn["seed"], quality=drawn["quality"])
+    asked = json.loads(json.dumps(asdict(options), default=str))
+    usual = json.loads(json.dumps(asdict(MakeOptions(options.out)), default=str))
+    for mine, theirs, default in ((asked, drawn, usual), (asked["synth"], drawn["synth"], usual["synth"])):
+        for name, value in theirs.items():
+            if name in mine and name != "synth" and mine[name] not in (value, default[name]):
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} is {mine[name]}, and the shards were drawn with {value}; leave it out")
+    looks: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in drawn["synth"].items()
+    }
+    looks |= {"corpus": Path(looks["corpus"])} if looks.get("corpus") else {}
+    options = replace(
+        options, count=drawn["count"], seed=drawn["seed"], quality=drawn["quality"], synth=SynthesisOptions(**looks)
+    )
     shards = [LmdbLines(path) for path in paths]
     total = sum(map(len, shards))
     lines = write_lmdb(options.out, with_progress(_stored(shards), "joining", total))

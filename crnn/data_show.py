@@ -119,6 +119,7 @@ def reported(options: ShowOptions) -> tuple[list[Shown], str]:
         raise ValueError(f"{options.report} has no {options.finding} of a line of {options.source or 'any set'}")
     picked = some(lines, options)
     sources = {name: open_lines(name) for name in dict.fromkeys(found.source for found in picked)}
+    refuse_writing_into(options.out, sources, "--out")
     numbers = {
         name: dict(zip(keys, numbers_of(source, keys, str(options.report)), strict=True))
         for name, source in sources.items()

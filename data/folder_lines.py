@@ -49,9 +49,11 @@ class FolderLines:
         if not self._names:
             empty = f"{self._files.key(LABELS)} names no picture; write its rows, or remove it to have no labels"
             raise ValueError(empty if LABELS in names else f"{path} holds no pictures; give a folder or a zip of them")
-        deeper = next((name for name in names if name.endswith(f"/{LABELS}")), None)
-        if LABELS not in names and deeper is not None:
-            raise ValueError(f"{deeper} lies in a folder of {path}; give that folder, or make the zip of what it holds")
+        top = self._names[0].partition("/")[0]
+        if f"{top}/{LABELS}" in names and all(name.startswith(f"{top}/") for name in names):
+            raise ValueError(
+                f"{top}/{LABELS} lies in a folder of {path}; give that folder, or make the zip of what it holds"
+            )
         self._texts = [None if label is None else unicodedata.normalize("NFC", label).strip() for label in self._labels]
         self._sizes: list[tuple[int, int]] | None = None
 

@@ -82,6 +82,7 @@ class InputSpec:
 def decode_picture(encoded: bytes | memoryview, key: str) -> Picture:
     """JPEG, PNG or any format OpenCV knows -> uint8 (height, width, 3) RGB; transparency is laid on white.
 
+    Lines to train on are of FORMATS alone, for their sizes are read from headers.
     Raises ValueError naming key where the bytes are no picture.
     """
     return unshared(decode_shared(encoded, key))
@@ -180,7 +181,9 @@ def decode_whole(encoded: bytes | memoryview, key: str) -> Picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it was decoded above
             opened.load()
     except UnidentifiedImageError as error:
-        raise ValueError(f"{key} is of none of the formats {', '.join(FORMATS)}; convert or remove it") from error
+        raise ValueError(
+            f"{key} is damaged, or of none of the formats {', '.join(FORMATS)}; convert or remove it"
+        ) from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{key} does not decode whole ({error}); replace or remove it") from error
     return picture

@@ -129,6 +129,8 @@ class DistillOptions:
             ("--distance-reduction", self.distance_reduction != "features", kinds & {"l1", "l2"}, distances),
             ("--centres-from", self.centres_from != "read", self.character_loss, "no --character-loss"),
         )
+        if not kinds <= {"l1", "l2", "cosine", "kl", "kl-classes", "kl-characters", "none"}:
+            return  # it is named when the distances are made
         for flag, given, has_part, beside in apart:
             if given and not has_part:
                 raise ValueError(f"{flag} has no part where there is {beside}; leave it out")

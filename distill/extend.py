@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
-from crnn.commands import same_run, write_run
+from crnn.commands import LEARNING_RATES, same_run, write_run
 from crnn.ctc import LogProbs, greedy
 from crnn.fit import evaluate, fit, line_log_probs, read_lines
 from crnn.model import Crnn, Outputs, copy_classifier
@@ -164,7 +164,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     at_end = compare(old, known, after, charset, held_old, held_new, added, spec)
     seconds = round(progress.seconds, 1)
     result: dict[str, Any] = {
-        "steps": progress.step, "lines": progress.lines, "seconds": seconds, "learning_rate": at_rate.learning_rate,
+        "steps": progress.step, "lines": progress.lines, "seconds": seconds,
+        "learning_rate": at_rate.learning_rate or LEARNING_RATES.get(at_rate.optimiser),
         "biases_raised": raised, "start": at_start, "end": at_end,
     }  # fmt: skip
     count, lines = changed(after, charset, held_pictures, spec), len(held_pictures)

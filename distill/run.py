@@ -14,7 +14,7 @@ from torch import nn
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint
-from crnn.commands import same_run, write_run
+from crnn.commands import LEARNING_RATES, same_run, write_run
 from crnn.ctc import best_path, spike_columns
 from crnn.fit import evaluate, fit
 from crnn.model import Crnn
@@ -122,7 +122,7 @@ def distill(options: DistillOptions, command: str) -> Path:
         return options.out
     written = read_back(options.out, sources.validation, options.fit.device)
     result: dict[str, Any] = {"steps": progress.step, "lines": progress.lines, "seconds": round(progress.seconds, 1)}
-    result["learning_rate"] = at_rate.learning_rate
+    result["learning_rate"] = at_rate.learning_rate or LEARNING_RATES.get(at_rate.optimiser)
     if sources.validation:
         labels = teacher.info.charset
         result["teacher_accuracy"] = evaluate(teacher_model, sources.validation, labels, taught_spec).exact

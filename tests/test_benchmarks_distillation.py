@@ -35,6 +35,7 @@ from benchmarks.distillation import (
     picture,
     rate_runs,
     rates_table,
+    refuse_other_lines,
     sizes_table,
     trained,
     unpacked,
@@ -200,6 +201,14 @@ def test_runs_of_other_steps_or_of_another_teacher_are_refused(tmp_path: Path) -
         known_runs(DistillationOptions(out=tmp_path, kept=kept, steps=10))
     with pytest.raises(SystemExit, match="is of another teacher"):
         known_runs(DistillationOptions(out=tmp_path, kept=kept))
+
+
+def test_kept_runs_of_other_lines_are_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "distillation.json"
+    kept.write_text(json.dumps({"teacher": {"right": {"unseen": packed([True, False])}}}), encoding="utf-8")
+    refuse_other_lines(kept, {"right": {"unseen": packed([True, False])}})
+    with pytest.raises(SystemExit, match="the lines drawn or read here are not those of"):
+        refuse_other_lines(kept, {"right": {"unseen": packed([True, True])}})
 
 
 def test_after_a_training_that_failed_no_other_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def test_a_picture_of_a_format_that_training_does_not_take_is_found(
     folder = make("set", (cv2.imencode(".ras", draw_word("Total"))[1].tobytes(), "Total"))
     ((key, detail),) = findings(capsys, folder)["broken-picture"]
     assert key == "0.png"
-    assert "is of none of the formats JPEG, PNG" in detail
+    assert "is damaged, or of none of the formats JPEG, PNG" in detail
 
 
 def test_fix_never_writes_over_what_it_checks(

@@ -151,8 +151,12 @@ def test_a_damaged_deflate_stream_is_one_line_that_cannot_be_read(labelled_folde
 def test_labels_below_the_top_are_not_passed_over(tmp_path: Path, labelled_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"words/labels\.tsv lies in a folder of .*words\.zip"):
         FolderLines(zipped(labelled_folder, "words/"))
+    (tmp_path / "only").mkdir()
+    shutil.copytree(labelled_folder, tmp_path / "only/words")
     with pytest.raises(ValueError, match=r"words/labels\.tsv lies in a folder of "):
-        FolderLines(tmp_path)
+        FolderLines(tmp_path / "only")
+    shutil.copytree(labelled_folder, tmp_path / "only/more")
+    assert len(FolderLines(tmp_path / "only")) == 8  # pictures of several sets, labels not looked at
 
 
 def test_a_label_file_without_rows_is_named(labelled_folder: Path) -> None:

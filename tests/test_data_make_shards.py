@@ -53,6 +53,14 @@ def test_what_shards_were_drawn_with_is_told_of_the_whole_and_nothing_else_is_ta
     assert json.loads((tmp_path / "lines.lmdb.run.json").read_text())["options"]["seed"] == 7
 
 
+def test_the_whole_of_shards_tells_how_its_lines_look(tmp_path: Path) -> None:
+    out = tmp_path / "lines.lmdb"
+    assert make(out, "--shard", "1/1", "--longest", "7") == 0
+    assert main(["data", "make", "--out", str(out), "--join", "1"]) == 0
+    told = json.loads((tmp_path / "lines.lmdb.run.json").read_text())["options"]
+    assert (told["count"], told["seed"], told["synth"]["longest"]) == (50, 5, 7)
+
+
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "2", "a/b", "1/51", "1/0"])
 def test_an_impossible_shard_is_refused(tmp_path: Path, shard: str) -> None:
     with pytest.raises(ValueError, match="--shard is"):

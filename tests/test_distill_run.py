@@ -294,6 +294,7 @@ def test_options_that_would_change_nothing_are_refused(changes: dict[str, Any], 
 
 
 def test_options_that_have_a_part_are_taken() -> None:
+    DistillOptions(Path("t.pt"), distance=("L2",), distance_at="both")  # the unknown name is told later
     DistillOptions(Path("t.pt"), distance=("l2", "kl:0.5"), temperature=2.0, distance_at="both")
     DistillOptions(Path("t.pt"), distance=("kl-characters",), temperature=2.0)
 

@@ -27,7 +27,7 @@ from crnn.characters.reading import learnt_scores, read_classes
 from crnn.characters.regions import mean_features
 from crnn.characters.support import support_crops, support_labels
 from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
-from crnn.commands import sentence
+from crnn.commands import refuse_writing_into, sentence
 from crnn.model import available_device
 from crnn.progress import with_progress
 from crnn.read import escaped, printable
@@ -82,6 +82,8 @@ class Classes(NamedTuple):
 def classify(options: ClassifyOptions) -> int:
     """Classifies a source into options.out and prints what was found; see ClassifyOptions. 1 where a crop failed."""
     refuse_used(options.out)
+    if options.embeddings is not None and not options.embeddings.resolve().is_relative_to(options.out.resolve()):
+        refuse_writing_into(options.embeddings, [options.source, options.model], "--embeddings")
     device = available_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -109,9 +111,9 @@ def classify(options: ClassifyOptions) -> int:
         raise ValueError(f"{options.source} holds no picture that can be read; see the messages above")
     figures = {"source": str(options.source), "model": str(options.model), "by": by, "failed": classified.failed}
     figures |= measured(source, classified, classes, options)
+    write_folder(source, classified, options, figures)
     if options.embeddings is not None:
         write_embeddings(options.embeddings, source, classified)
-    write_folder(source, classified, options, figures)
     print(json.dumps(figures, ensure_ascii=False, indent=1) if options.json else told(options.out, figures))
     return 1 if classified.failed else 0
 
