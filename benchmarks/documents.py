@@ -22,7 +22,7 @@ from benchmarks import (
     degradation_ablation,
     demo,
     demo_teacher,
-    distillation,
+    distillation_tables,
     extend_charset,
     few_shot,
     formats,
@@ -129,8 +129,8 @@ PICTURES: dict[Path, Callable[[], str]] = {
         "optimisers", partial(optimiser_tables.optimisers_picture, colours="grey")
     ),
     **{
-        ROOT / f"docs/distillation_{of}.svg": drawn("distillation", partial(distillation.picture, of=of))
-        for of in distillation.PICTURES
+        ROOT / f"docs/distillation_{of}.svg": drawn("distillation", partial(distillation_tables.picture, of=of))
+        for of in distillation_tables.PICTURES
     },
     ROOT / "docs/bytes.svg": drawn("beside_peers", partial(beside_peers.beside_picture, across="bytes")),
     ROOT / "docs/milliseconds.svg": drawn("beside_peers", partial(beside_peers.beside_picture, across="time")),
@@ -144,10 +144,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-pair": of("real_pair", real_pair.real_table),
     "real-pair-differences": of("real_pair", real_pair.real_differences_table, stamped=False),
     "real-pair-time": of("real_pair", real_pair.real_time_table, stamped=False),
-    "distillation": of("distillation", distillation.arms_table),
-    "distillation-rates": of("distillation", distillation.rates_table, stamped=False),
-    "distillation-sizes": of("distillation", distillation.sizes_table, stamped=False),
-    "distillation-claims": of("distillation", distillation.claims_table, stamped=False),
+    "distillation": of("distillation", distillation_tables.arms_table),
+    "distillation-rates": of("distillation", distillation_tables.rates_table, stamped=False),
+    "distillation-sizes": of("distillation", distillation_tables.sizes_table, stamped=False),
+    "distillation-claims": of("distillation", distillation_tables.claims_table, stamped=False),
     "beside-peers": of("beside_peers", beside_peers.beside_table),
     "beside-differences": of("beside_peers", beside_peers.differences_table, stamped=False),
     "students": of("students", students.students_table),

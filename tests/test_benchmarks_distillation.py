@@ -15,7 +15,6 @@ from benchmarks import distillation
 from benchmarks.distillation import (
     ARMS,
     LINES,
-    PICTURES,
     SEEDS,
     SIZES,
     DistillationOptions,
@@ -26,19 +25,22 @@ from benchmarks.distillation import (
     by_run,
     chosen,
     chosen_runs,
-    claims_table,
     differences,
     digest,
-    faster,
     known_runs,
     packed,
-    picture,
     rate_runs,
-    rates_table,
     refuse_other_lines,
-    sizes_table,
     trained,
     unpacked,
+)
+from benchmarks.distillation_tables import (
+    PICTURES,
+    claims_table,
+    faster,
+    picture,
+    rates_table,
+    sizes_table,
 )
 from benchmarks.recipes import TEACHER
 
