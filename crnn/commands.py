@@ -326,7 +326,7 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give the .run.json that an earlier run wrote")
         try:
-            default = _build(kind, json.loads(path.read_text(encoding="utf-8"))["options"])
+            default = options_from_json(kind, json.loads(path.read_text(encoding="utf-8"))["options"])
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} holds no options of {prog} ({error!r}); give the .run.json of such a run"
@@ -336,7 +336,7 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
     return made
 
 
-def _build(kind: Any, value: Any) -> Any:
+def options_from_json(kind: Any, value: Any) -> Any:
     """JSON value -> the annotated type, for the types that options use; KeyError or TypeError where it is another."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -345,9 +345,11 @@ def _build(kind: Any, value: Any) -> Any:
         unknown = set(value) - set(hints)
         if unknown:
             raise KeyError(", ".join(sorted(unknown)))
-        return kind(**{name: _build(hints[name], entry) for name, entry in value.items()})  # type: ignore[operator]
+        return kind(**{name: options_from_json(hints[name], entry) for name, entry in value.items()})  # type: ignore[operator]
     if get_origin(kind) in (Union, types.UnionType):
-        return None if value is None else _build(next(a for a in get_args(kind) if a is not type(None)), value)
+        return (
+            None if value is None else options_from_json(next(a for a in get_args(kind) if a is not type(None)), value)
+        )
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise TypeError(f"{value!r} where a list belongs")
@@ -355,7 +357,7 @@ def _build(kind: Any, value: Any) -> Any:
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         if len(value) != len(each):
             raise TypeError(f"{value!r} where {len(each)} values belong")
-        return tuple(_build(t, v) for t, v in zip(each, value, strict=True))
+        return tuple(options_from_json(t, v) for t, v in zip(each, value, strict=True))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise KeyError(f"{value} is none of {', '.join(map(str, get_args(kind)))}")

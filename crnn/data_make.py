@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from crnn.commands import parse_options, run_path, write_run
+from crnn.commands import options_from_json, parse_options, run_path, write_run
 from crnn.progress import with_progress
 from data.lmdb_lines import Entry, LmdbLines, write_lmdb
 from data.synthesis.bake import baked
@@ -124,13 +124,8 @@ def join(options: MakeOptions, argv: list[str]) -> int:
             if name in mine and name != "synth" and mine[name] not in (value, default[name]):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} is {mine[name]}, and the shards were drawn with {value}; leave it out")
-    looks: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in drawn["synth"].items()
-    }
-    looks |= {"corpus": Path(looks["corpus"])} if looks.get("corpus") else {}
-    options = replace(
-        options, count=drawn["count"], seed=drawn["seed"], quality=drawn["quality"], synth=SynthesisOptions(**looks)
-    )
+    looks = options_from_json(SynthesisOptions, drawn["synth"])
+    options = replace(options, count=drawn["count"], seed=drawn["seed"], quality=drawn["quality"], synth=looks)
     shards = [LmdbLines(path) for path in paths]
     total = sum(map(len, shards))
     lines = write_lmdb(options.out, with_progress(_stored(shards), "joining", total))
