@@ -30,6 +30,7 @@ from benchmarks.markdown import NOT_RUN
 from benchmarks.readings import Pairs, Readings, exact_lines, paired, read, readings
 from benchmarks.real_pair import cleaned
 from benchmarks.stages import RESULTS, finished, run_result, run_stage, write_json
+from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import run_path
 from crnn.ctc import LogProbs, greedy
@@ -59,6 +60,9 @@ DRAWN = {"old": "", "known-signs": KNOWN_SIGNS, "five": FIVE, "fifty": FIFTY}
 CLEAN = {"five-clean": FIVE, "known-signs-clean": KNOWN_SIGNS}
 """The same without degradations, for telling characters that are not known from pictures that cannot be read."""
 
+REHEARSED, WITH_PICTURES = "anchor and rehearsal", ", pictures of real lines"
+"""How rows are told."""
+
 Json = dict[str, Any]
 
 
@@ -79,8 +83,8 @@ class Arm:
 
 
 ARMS = {
-    "five": Arm("anchor and rehearsal", FIVE, seeds=(0, 1, 2)),
-    "fifty": Arm("anchor and rehearsal", FIFTY),
+    "five": Arm(REHEARSED, FIVE, seeds=(0, 1, 2)),
+    "fifty": Arm(REHEARSED, FIFTY),
     "five-plain": Arm("plain fine-tuning: neither", FIVE, rehearse=False, flags=("--anchor", "0")),
     "fifty-plain": Arm("plain fine-tuning: neither", FIFTY, rehearse=False, flags=("--anchor", "0")),
     "five-no-anchor": Arm("without the anchor", FIVE, flags=("--anchor", "0")),
@@ -118,7 +122,8 @@ BASES = {
         "extend_charset",
     ),
     "shipped": Base(
-        MODELS / "default.pt", (("synth", 0.75),), ("five", "five-plain", "fifty", "five-no-pictures"),
+        MODELS / "default.pt", (("synth", 0.75),),
+        ("five", "fifty", "lines_grc", "lines_de", "five-plain", "five-no-pictures"),
         "extend_charset_shipped", (("iiit5k_train", 0.25), ("sroie_train", 0.25)),
     ),
 }  # fmt: skip
@@ -203,9 +208,8 @@ def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> No
     """The grown model, and what it reads of the new characters' drawn set, of old drawn lines and of the test sets."""
     model = options.out / f"{name}-{seed}.pt"
     flags = [*arm.flags, "--seed", str(seed)]
-    pictures = BASES[options.base].unlabelled if arm.rehearse and arm.pictures else ()
-    if pictures:
-        flags += ["--unlabelled", *(f"{rehearsed_set(options, name)}:{weight}" for name, weight in pictures)]
+    if shows_pictures(options.base, arm):
+        flags += unlabelled(options)
     grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
     read_sets(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
     if arm.add == FIVE:
@@ -223,6 +227,16 @@ def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[s
     )  # fmt: skip
 
 
+def shows_pictures(base: str, arm: Arm) -> bool:
+    return arm.rehearse and arm.pictures and bool(BASES[base].unlabelled)
+
+
+def unlabelled(options: ExtendCharsetOptions) -> list[str]:
+    """The base's pictures without labels, as an argument; nothing where it has none."""
+    pictures = [f"{rehearsed_set(options, name)}:{weight}" for name, weight in BASES[options.base].unlabelled]
+    return ["--unlabelled", *pictures] if pictures else []
+
+
 def rehearsed_set(options: ExtendCharsetOptions, name: str) -> str:
     """As `--rehearse` takes it; of a real set without the lines that test sets hold, as the student had it."""
     return name if name == "synth" else str(cleaned(options.data, options.out, name))
@@ -237,16 +251,16 @@ def run_real(options: ExtendCharsetOptions, name: str) -> None:
          "--validation-out", str(halves[1])],
     )  # fmt: skip
     model = options.out / f"{name}.pt"
-    add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.model).info.charset.characters)
-    grow(options, model, add, ["--data", str(halves[0]), "--seed", "0"])
+    add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.model).info.charset)
+    grow(options, model, add, ["--data", str(halves[0]), "--seed", "0", *unlabelled(options)])
     read_sets(options, model, model.with_suffix(".json"), ["old", f"{name}-read"], TEST_SETS)
     read_sets(options, options.model, options.out / f"{name}-before.json", [f"{name}-read"], ())
 
 
-def lacking(texts: Iterable[str | None], known: str) -> str:
-    """Characters of lower-cased texts that are not known and occur LEAST times at least, in code point order."""
-    times = Counter("".join((text or "").lower() for text in texts))
-    return "".join(sorted(c for c, n in times.items() if n >= LEAST and c not in known and not c.isspace()))
+def lacking(texts: Iterable[str | None], known: Charset) -> str:
+    """Characters that known has not and that occur LEAST times at least, in code point order."""
+    times = Counter("".join(known.normalise(text or "") for text in texts))
+    return "".join(sorted(c for c, n in times.items() if n >= LEAST and c not in known.characters and not c.isspace()))
 
 
 def read_sets(options: ExtendCharsetOptions, model: Path, out: Path, drawn: Sequence[str], real: Sequence[str]) -> None:
@@ -283,10 +297,9 @@ def write_results(options: ExtendCharsetOptions) -> None:
             continue
         models = {seed: options.out / f"{name}-{seed}.pt" for seed in arm.seeds}
         done = {seed: model for seed, model in models.items() if is_done(model)}
-        pictures = [set_name for set_name, _ in base.unlabelled] if arm.rehearse and arm.pictures else []
-        told = arm.told + (", pictures of real lines" if pictures else "")
+        pictures = [set_name for set_name, _ in base.unlabelled] if shows_pictures(options.base, arm) else []
         row: Json = {
-            "told": told,
+            "told": arm.told + (WITH_PICTURES if pictures else ""),
             "unlabelled": pictures,
             "characters": len(arm.add),
             "seeds": list(done),
@@ -300,7 +313,10 @@ def write_results(options: ExtendCharsetOptions) -> None:
             continue
         model = options.out / f"{name}.pt"
         first = options.out / f"{name}-before.json"
-        content["real"][name] = real_figures(model, before, name, first) if is_done(model) and first.exists() else {}
+        row = {"told": REHEARSED + (WITH_PICTURES if base.unlabelled else "")}
+        if is_done(model) and first.exists():
+            row |= real_figures(model, before, name, first)
+        content["real"][name] = row
     write_json(RESULTS / f"{base.results}.json", content)
 
 
@@ -451,8 +467,8 @@ def extend_table(results: Json) -> str:
     for name, row in results["arms"].items():
         rows.append("| " + " | ".join([f"{len(ARMS[name].add)}, drawn", row["told"], *_cells(row)]) + " |")
     for name, row in results["real"].items():
-        added = f"{len(row['add'])}, half of {name}" if row else f"those of {name}"
-        rows.append("| " + " | ".join([added, "anchor and rehearsal", *_cells(row)]) + " |")
+        added = f"{len(row['add'])}, half of {name}" if "add" in row else f"those of {name}"
+        rows.append("| " + " | ".join([added, row["told"], *_cells(row)]) + " |")
     return "\n".join(rows) + "\n"
 
 

@@ -56,7 +56,9 @@ def test_plain_fine_tuning_has_neither_anchor_nor_rehearsal() -> None:
 
 
 def test_characters_are_added_where_the_charset_lacks_them_and_they_are_not_too_rare() -> None:
-    assert lacking(["ÄAbc d"] * LEAST + ["ß"] * (LEAST - 1) + [None], "abc ") == "dä"
+    texts = ["ÄAbc d"] * LEAST + ["ß"] * (LEAST - 1) + [None]
+    assert lacking(texts, Charset("abc ", "lower")) == "dä"
+    assert lacking(texts, Charset("abc ")) == "AdÄ"
 
 
 def test_shares_are_by_occurrence() -> None:
@@ -92,7 +94,8 @@ def test_a_change_is_the_mean_over_runs() -> None:
 
 
 def test_what_was_not_run_says_so() -> None:
-    nothing: dict[str, Any] = {"arms": {"five": {"told": "a"}, "fifty": {"told": "b"}}, "real": {"lines_de": {}}}
+    arms = {"five": {"told": "a"}, "fifty": {"told": "b"}}
+    nothing: dict[str, Any] = {"arms": arms, "real": {"lines_de": {"told": "c"}}}
     assert extend_table(nothing).count("not run") == 3
 
 
