@@ -41,7 +41,6 @@ from crnn.score import character_recall
 from data.lines import open_lines
 from data.synthesis.fonts import find_fonts
 from data.synthesis.texts import PRINTABLE
-from distill.extend import RAISES
 
 FIVE = "€£¥§©"
 FIFTY = FIVE + "¢®™°±×÷¿¡«»µ¶½¼¾•†‡„¬" + "äöüßàáâãåæçèéêëíîñóôøúýÿ"
@@ -85,6 +84,7 @@ class Arm:
 ARMS = {
     "five": Arm(REHEARSED, FIVE, seeds=(0, 1, 2)),
     "fifty": Arm(REHEARSED, FIFTY),
+    "fifty-careful": Arm(f"{REHEARSED}, --may-lose 0.001", FIFTY, flags=("--may-lose", "0.001")),
     "five-plain": Arm("plain fine-tuning: neither", FIVE, rehearse=False, flags=("--anchor", "0")),
     "fifty-plain": Arm("plain fine-tuning: neither", FIFTY, rehearse=False, flags=("--anchor", "0")),
     "five-no-anchor": Arm("without the anchor", FIVE, flags=("--anchor", "0")),
@@ -123,7 +123,7 @@ BASES = {
     ),
     "shipped": Base(
         MODELS / "default.pt", (("synth", 0.75),),
-        ("five", "fifty", "lines_grc", "lines_de", "five-plain", "five-no-pictures"),
+        ("five", "fifty", "lines_grc", "lines_de", "five-plain", "fifty-careful", "five-no-pictures"),
         "extend_charset_shipped", (("iiit5k_train", 0.25), ("sroie_train", 0.25)),
     ),
 }  # fmt: skip
@@ -290,7 +290,10 @@ def write_results(options: ExtendCharsetOptions) -> None:
         "known_clean": shares(readings(options.out / "before-clean.json")["known-signs-clean"], KNOWN_SIGNS),
         "arms": {},
         "real": {},
-        "trade": trade(options) if is_done(options.out / "five-0.pt") else [],
+        "trade": {
+            name: trade(options, name, ARMS[name].add) if is_done(options.out / f"{name}-0.pt") else []
+            for name in ("five", "fifty")
+        },
     }
     for name, arm in ARMS.items():
         if name not in base.order:
@@ -320,20 +323,24 @@ def write_results(options: ExtendCharsetOptions) -> None:
     write_json(RESULTS / f"{base.results}.json", content)
 
 
-def trade(options: ExtendCharsetOptions) -> list[Json]:
-    """What the first seed's five signs would read, and the old lines, had their biases been raised otherwise.
+def trade(options: ExtendCharsetOptions, name: str, add: str) -> list[Json]:
+    """What the first seed's grown model would read of new and of old lines, had its biases been moved otherwise.
 
-    "taken": whether the command raised them so much. Nothing is chosen here.
+    cost: what the command found on held-out lines, of the set that pays most. taken: whether the command moved them so
+    much. Nothing is chosen here.
     """
-    kept, model = options.out / "trade.json", options.out / "five-0.pt"
+    model = options.out / f"{name}-0.pt"
+    kept = model.with_suffix(".trade.json")
     if kept.exists() and kept.stat().st_mtime > model.stat().st_mtime:
         rows: list[Json] = json.loads(kept.read_text(encoding="utf-8"))
         return rows
-    checkpoint, taken = load_checkpoint(model), float(run_result(model)["biases_raised"])
+    result, checkpoint = run_result(model), load_checkpoint(model)
     charset, network = checkpoint.info.charset, Crnn.from_checkpoint(checkpoint)
-    numbers = [charset.characters.index(c) + 1 for c in FIVE]
-    paths = [options.out / f"{name}.lmdb" for name in ("five", "five-clean", "old")]
-    paths += [options.data / f"{name}.zip" for name in TEST_SETS]
+    numbers = [charset.characters.index(c) + 1 for c in add]
+    drawn = [name, f"{name}-clean", "old"] if name == "five" else [name, "old"]
+    paths = [options.out / f"{drawn_set}.lmdb" for drawn_set in drawn]
+    paths += [options.data / f"{test_set}.zip" for test_set in TEST_SETS]
+    before = readings(options.out / "before.json")
     found: dict[str, list[tuple[str, LogProbs]]] = {}
     for path in paths:
         source = open_lines(path)
@@ -343,17 +350,20 @@ def trade(options: ExtendCharsetOptions) -> list[Json]:
             for some, batch in line_log_probs(network, lines, checkpoint.info.input_spec)
             for i, log_probs in zip(some, batch, strict=True)
         ]
-    rows, raised = [], taken
-    for amount in (0.0, *RAISES):
-        row: Json = {"raised": amount, "taken": amount == taken}
-        for name, own in found.items():
+    taken, at = result["biases_moved"], result["biases_moved"]
+    rows = []
+    for cost in result["costs"]:
+        row: Json = {"moved": cost["shift"], "cost": max(cost["shares"]), "taken": cost["shift"] == taken}
+        for set_name, own in found.items():
             for _, log_probs in own:
-                log_probs[:, numbers] += amount - raised
+                log_probs[:, numbers] += cost["shift"] - at
             pairs = [(label, greedy(log_probs, charset).text) for label, log_probs in own]
-            row[name] = (
-                shares(pairs, FIVE)["signs"] if name.startswith("five") else statistics.fmean(exact_lines(pairs))
-            )
-        raised = amount
+            if set_name in before:
+                share = statistics.fmean(exact_lines(pairs)) - statistics.fmean(exact_lines(before[set_name]))
+            else:
+                share = shares(pairs, add)["signs"]
+            row[set_name] = share
+        at = cost["shift"]
         rows.append(row)
     kept.write_text(json.dumps(rows), encoding="utf-8")
     return rows
@@ -473,22 +483,21 @@ def extend_table(results: Json) -> str:
 
 
 def trade_table(results: Json) -> str:
-    """What raising the biases of five new rows buys and costs, as Markdown."""
+    """What the biases of new rows buy and cost, as Markdown: every nat, and what the command took."""
     rows = [
-        "| biases raised by | new ones read % | undegraded | drawn old lines | IIIT5K | SROIE |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| new characters | biases moved by | cost on held-out lines | new ones read % | undegraded | drawn old lines "
+        "| IIIT5K | SROIE |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    if not results["trade"]:
-        return NOT_RUN
-    first = results["trade"][0]
-    for row in results["trade"][::2]:
-        shown = [f"{100 * row[name]:.1f}" for name in ("five", "five-clean")]
-        shown += [f"{100 * (row[name] - first[name]):+.1f}" for name in ("old", *TEST_SETS)]
-        rows.append("| " + " | ".join([f"{row['raised']:g}", *shown]) + " |")
-    taken = next((row["raised"] for row in results["trade"] if row["taken"]), None)
-    return (
-        "\n".join(rows) + f"\n\nThe command raised them by {taken:g}, by held-out lines.\n" if taken is not None else ""
-    )
+    for name, moves in results["trade"].items():
+        for row in moves:
+            if row["taken"] or not row["moved"] % 1:
+                new = [f"{100 * row[key]:.1f}" if key in row else "" for key in (name, f"{name}-clean")]
+                old = [f"{100 * row[key]:+.1f}" for key in ("old", *TEST_SETS)]
+                moved = f"{row['moved']:+g}" + (" (taken)" if row["taken"] else "")
+                cells = [str(len(ARMS[name].add)), moved, f"{100 * row['cost']:.1f}", *new, *old]
+                rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n" if len(rows) > 2 else NOT_RUN
 
 
 def _cells(row: Json) -> list[str]:

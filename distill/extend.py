@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from crnn.commands import LEARNING_RATES, same_run, write_run
-from crnn.ctc import LogProbs, greedy
-from crnn.fit import evaluate, fit, line_log_probs, read_lines
+from crnn.fit import evaluate, fit, read_lines
 from crnn.model import Crnn, Outputs, copy_classifier
-from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 from crnn.score import character_recall, score
 from crnn.train import (
+    main_process,
     make_windows,
     provenance,
     refuse_overwriting,
@@ -33,27 +32,22 @@ from crnn.train import (
 from data.lines import Line
 from data.picture import InputSpec
 from distill.extend_lines import (
-    HELD_LABELLED,
     extended,
     first_lines,
+    held_out,
     joined,
     sources,
     tell_dropped,
     unlabelled,
 )
-from distill.new_rows import chosen_examples, new_rows
+from distill.new_biases import HeldLines, allowed, costs_of_shifts, moved
+from distill.new_rows import chosen_examples, near_new, new_rows
 
 if TYPE_CHECKING:
     from distill.extend_cli import ExtendOptions
 
 LEARNING_RATE = 1e-3
 """Of adamw where none is given; 2e-3 lost three times as many old lines, under three times the anchor."""
-
-RAISES = tuple(0.25 * step for step in range(1, 17))
-"""By how much the biases of new classes may be raised: nats, up to odds of 55 to 1."""
-
-NEAR = 2
-"""Columns of 4 pixels around a new character, whose context changes with it."""
 
 
 class Steady(Crnn):
@@ -100,16 +94,10 @@ class Anchored(nn.Module):
         with torch.no_grad():
             told = self.teacher(batch.pictures).log_probs  # (N, T, old classes)
         apart = (told.exp() * (told - outputs.log_probs[..., self.known])).sum(-1)  # (N, T)
-        kept = ~near_new(outputs.log_probs, batch, torch.isin(batch.classes, self.added))  # (N, T)
+        is_new = torch.isin(batch.classes, self.added)
+        kept = ~near_new(outputs.log_probs, batch.classes, batch.lengths, is_new)  # (N, T)
         anchor = (apart * kept).sum() / kept.sum().clamp(min=1)
         return {"loss": ctc + self.anchor * anchor, "ctc": ctc, "anchor": anchor}
-
-
-def near_new(log_probs: Tensor, batch: DeviceBatch, is_new: Tensor) -> Tensor:
-    """Columns at most NEAR from one that shows a new character: bool (N, T). is_new: bool (N, S), of the labels."""
-    shown = aligned_characters(log_probs, batch.classes, batch.lengths)  # (N, T)
-    there = is_new.gather(1, shown.clamp(min=0)) & (shown >= 0)
-    return functional.max_pool1d(there.float(), 2 * NEAR + 1, 1, NEAR).bool()
 
 
 def extend(options: ExtendOptions, command: str) -> Path:
@@ -119,6 +107,12 @@ def extend(options: ExtendOptions, command: str) -> Path:
         raise ValueError(f"--out {options.out} is the model itself; give the new one another file")
     start_torch(options.fit)
     before = load_checkpoint(options.model)
+    if before.info.ranges:
+        print(
+            f"warning: {options.model} learnt ranges of activations by --quantise-aware, which what grows from it has "
+            "not; teach it to a student of its own kind with distill --quantise-aware where int8 needs them",
+            file=sys.stderr,
+        )
     known = before.info.charset
     charset = extended(known, options.add, options.model)
     added = [c for c in charset.characters if c not in known.characters]
@@ -128,7 +122,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     tell_dropped(with_new.dropped | without.dropped)
     pictures, held_pictures = unlabelled(options, old, known, spec)
     examples = chosen_examples(with_new, charset, added, options.examples)
-    old_lines = first_lines(without, options.validation_lines) or examples  # their other columns must do then
+    old_lines = first_lines(without, options.validation_lines) or first_lines(pictures, options.validation_lines)
     model = grown(before, old, charset, examples, old_lines)
     model.encoder.requires_grad_(options.train_encoder)
     numbers = [charset.characters.index(c) + 1 for c in added]
@@ -143,9 +137,9 @@ def extend(options: ExtendOptions, command: str) -> Path:
     synth = before.info.provenance.get("synth", {})
     origin = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
     origin |= {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)}
-    made = provenance(
-        command, options.data + options.rehearse, options.fit.seed, mixed, synth, validation=HELD_LABELLED
-    ) | {"synth": synth, "extended": origin}
+    validation, group_by = held_out(options, before)
+    made = provenance(command, options.data + options.rehearse, options.fit.seed, mixed, synth, group_by, validation)
+    made |= {"synth": synth, "extended": origin}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     at_rate = options.fit.at_rate(LEARNING_RATE)
@@ -155,20 +149,24 @@ def extend(options: ExtendOptions, command: str) -> Path:
         options.out.with_suffix(".log.csv"), same_run(options), options.resume,
         partial(write_run, options.out, command, options),
     )  # fmt: skip
-    raised = raise_biases(options.out, [held_old, held_pictures], numbers, options.may_lose)
+    if not main_process():
+        return options.out
     written = load_checkpoint(options.out)
+    costs = costs_of_shifts(written, [HeldLines(held_old, [1.0] * len(held_old)), held_pictures], numbers)
+    shift = allowed(costs, options.may_lose)
+    if shift:
+        written = moved(written, numbers, shift)
+        accuracy = evaluate(Crnn.from_checkpoint(written), mixed.validation, charset, spec).exact
+        save_checkpoint(options.out, written.with_provenance(biases_moved=shift, validation_accuracy=accuracy))
     after = Crnn.from_checkpoint(written)
-    if raised:
-        accuracy = evaluate(after, mixed.validation, charset, spec).exact
-        save_checkpoint(options.out, written.with_provenance(biases_raised=raised, validation_accuracy=accuracy))
     at_end = compare(old, known, after, charset, held_old, held_new, added, spec)
     seconds = round(progress.seconds, 1)
     result: dict[str, Any] = {
         "steps": progress.step, "lines": progress.lines, "seconds": seconds,
         "learning_rate": at_rate.learning_rate or LEARNING_RATES.get(at_rate.optimiser),
-        "biases_raised": raised, "start": at_start, "end": at_end,
+        "biases_moved": shift, "costs": [cost._asdict() for cost in costs], "start": at_start, "end": at_end,
     }  # fmt: skip
-    count, lines = changed(after, charset, held_pictures, spec), len(held_pictures)
+    count, lines = changed(after, charset, held_pictures.lines, spec), len(held_pictures.lines)
     result["unlabelled"] = {"lines": lines, "changed": count}
     write_run(options.out, command, options, result)
     print(f"{options.out}: {progress.step:,} steps, {seconds / 60:.1f} minutes", f"now: {said(at_end)}", sep="\n")
@@ -191,44 +189,7 @@ def grown(before: Checkpoint, old: Crnn, charset: Charset, examples: list[Line],
     return model
 
 
-def raise_biases(path: Path, old_lines: Sequence[list[Line]], added: Sequence[int], may_lose: float) -> float:
-    """Raises the biases of new classes in a model file as far as held-out old lines allow, and gives by how much.
-
-    Training shows new characters in half of all lines and the anchor holds them back, so what it leaves is one of many
-    trades between new and old. The biases of the new classes move along them: the largest of RAISES is taken up to
-    which the share of lines that are read exactly falls by no more than may_lose in each of the sets old_lines.
-    (Against what the old model reads there it would be measured too kindly: held-out lines of what was rehearsed gain
-    by training, others do not.)
-    """
-    checkpoint = load_checkpoint(path)
-    charset, model = checkpoint.info.charset, Crnn.from_checkpoint(checkpoint)
-    sets: list[tuple[list[str], list[LogProbs]]] = []
-    for lines in filter(None, old_lines):
-        found = [
-            pair
-            for batch in line_log_probs(model, lines, checkpoint.info.input_spec)
-            for pair in zip(*batch, strict=True)
-        ]
-        sets.append(([charset.normalise(lines[i].text or "") for i, _ in found], [log_probs for _, log_probs in found]))
-    chosen, least = 0.0, [_exact(*one, charset) - may_lose for one in sets]
-    for amount in RAISES if sets else ():
-        for _, log_probs in sets:
-            for line in log_probs:
-                line[:, added] += amount - chosen
-        if any(_exact(*one, charset) < share for one, share in zip(sets, least, strict=True)):
-            break
-        chosen = amount
-    if chosen:
-        checkpoint.weights["classifier.bias"][list(added)] += chosen
-        save_checkpoint(path, checkpoint)
-    return chosen
-
-
-def _exact(labels: list[str], log_probs: Iterable[LogProbs], charset: Charset) -> float:
-    return score([greedy(line, charset).text for line in log_probs], labels).exact
-
-
-def changed(model: Crnn, charset: Charset, lines: list[Line], spec: InputSpec) -> int:
+def changed(model: Crnn, charset: Charset, lines: Sequence[Line], spec: InputSpec) -> int:
     """How many lines are read otherwise than their text says."""
     return sum(r.text != line.text for r, line in zip(read_lines(model, lines, charset, spec), lines, strict=True))
 
@@ -252,7 +213,7 @@ def compare(
         "old_exact": score(now, labels).exact if labels else None,
         "old_readings_changed": sum(a != b for a, b in zip(was, now, strict=True)),
         "new_lines": len(held_new),
-        "new_read": found.share(added),
+        "new_read": found.share(added) if found.occurrences(added) else None,
         "characters": {
             c: {"held": found.held[c], "read": found.read[c]} for c in added
         },
@@ -265,7 +226,9 @@ def compare(
 
 def said(figures: dict[str, Any]) -> str:
     """One line for a person."""
-    new = f"{figures['new_read']:.1%} of the new characters are read in {figures['new_lines']} lines"
+    new = "no line with a new character is held out"
+    if figures["new_lines"]:
+        new = f"{figures['new_read']:.1%} of the new characters are read in {figures['new_lines']} lines"
     if not figures["old_lines"]:
         return f"{new}; no line of old characters is held out"
     return (

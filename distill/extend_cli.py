@@ -37,9 +37,9 @@ class ExtendOptions:
             fewer of the new characters.
         validation_lines: held out, of old characters, and as many with new ones; on as many training lines of old
             characters the biases of new rows are set.
-        may_lose: share of the held-out lines of old characters, and of the readings of unlabelled ones, that may be
-            given up for new ones: after training the biases of new rows are raised as far as this allows. 0 for as far
-            as nothing is lost there.
+        may_lose: share of the held-out lines of old characters, and of the readings of unlabelled ones, that new
+            characters may cost: after training their biases are raised or lowered as far as this says. Less of it
+            keeps more of the old and reads fewer of the new.
         resume: go on with the interrupted run of this --out.
         overwrite: replace the result or the interrupted run of this --out.
         fit: the training loop; adamw's learning rate is 1e-3 where none is given.
@@ -56,7 +56,7 @@ class ExtendOptions:
     examples: int = 40
     train_encoder: bool = True
     validation_lines: int = 1000
-    may_lose: float = 0.003
+    may_lose: float = 0.0075
     resume: bool = False
     overwrite: bool = False
     fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=_few_steps)

@@ -12,16 +12,17 @@ from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
 from crnn.fit import read_lines
 from crnn.model import Crnn
-from crnn.train import Sources, open_sources, recorded_synthesis, synthetic
+from crnn.train import SYNTHETIC, Sources, open_sources, recorded_synthesis, synthetic, validation_share
 from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
 from data.picture import InputSpec
+from distill.new_biases import HeldLines
 
 if TYPE_CHECKING:
     from distill.extend_cli import ExtendOptions
 
-HELD_GIVEN, HELD_LABELLED, HELD_PICTURES = "0.2", "0.05", 0.1
-"""Shares held out of lines of --data, of rehearsed ones, and of unlabelled pictures. The second is what the file names
-as its validation lines: every line that it holds out is held out by the first too."""
+HELD_GIVEN, HELD_LABELLED, HELD_PICTURES = 0.2, "0.05", 0.1
+"""Shares held out of lines of --data, of rehearsed ones that are not the model's own, see held_out, and of unlabelled
+pictures."""
 
 
 def extended(known: Charset, add: str, path: Path) -> Charset:
@@ -40,6 +41,21 @@ def extended(known: Charset, add: str, path: Path) -> Charset:
     return Charset.of(known.characters + add, known.case)
 
 
+def held_out(options: ExtendOptions, before: Checkpoint) -> tuple[str, str | None]:
+    """What is held out of rehearsed lines, a share and --group-by: as the model's file says, where they are its own.
+
+    So what the model was validated on is left alone, by this model too; the grown file names the same. Every line that
+    the share holds out of --data is held out there: the share of those is no smaller.
+    """
+    recorded = before.info.provenance
+    own = {split_source(text)[0] for text in recorded.get("data", ())}
+    stored = {split_source(text)[0] for text in options.rehearse} - {*SYNTHETIC}
+    validation = str(recorded.get("validation") or "")
+    if not stored or not stored <= own or not validation or not validation_share(validation):
+        return HELD_LABELLED, None
+    return validation, None if options.data else recorded.get("group_by")
+
+
 def sources(
     options: ExtendOptions, before: Checkpoint, charset: Charset, added: Sequence[str]
 ) -> tuple[Sources, Sources]:
@@ -50,11 +66,12 @@ def sources(
     seed, count = options.fit.seed, options.validation_lines
     recorded = recorded_synthesis(before.info.provenance)
     fields = {key: value for key, value in recorded.items() if key not in ("characters", "including")}
+    validation, group_by = held_out(options, before)
     given = Sources((), (), [], {})
     if options.data:
+        share = f"{max(HELD_GIVEN, float(validation)):g}"
         opened = open_sources(
-            options.data, charset, before.info.input_spec, HELD_GIVEN, count, True, fields, seed,
-            sizes=before.info.sizes,
+            options.data, charset, before.info.input_spec, share, count, True, fields, seed, sizes=before.info.sizes,
         )  # fmt: skip
         kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
@@ -76,15 +93,15 @@ def sources(
     without = Sources((), (), [], {})
     if measured:
         without = open_sources(
-            measured, before.info.charset, before.info.input_spec, HELD_LABELLED, count, True, fields, seed,
-            sizes=before.info.sizes,
+            measured, before.info.charset, before.info.input_spec, validation, count, True, fields, seed,
+            group_by=group_by, sizes=before.info.sizes,
         )  # fmt: skip
     if not options.rehearse:
         without = replace(without, training=(), weights=())
     return given, without
 
 
-def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpec) -> tuple[Sources, list[Line]]:
+def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpec) -> tuple[Sources, HeldLines]:
     """Pictures to learn from through the anchor alone, and others held out, with what the old model reads as labels."""
     training: list[LineSource] = []
     weights, held = [], []
@@ -99,7 +116,7 @@ def unlabelled(options: ExtendOptions, old: Crnn, known: Charset, spec: InputSpe
         held += [kept[i * len(kept) // each] for i in range(each)]
     was = read_lines(old, held, known, spec)
     labelled = [replace(line, text=reading.text, columns=None) for line, reading in zip(held, was, strict=True)]
-    return Sources(tuple(training), tuple(weights), [], {}), labelled
+    return Sources(tuple(training), tuple(weights), [], {}), HeldLines(labelled, [r.confidence for r in was])
 
 
 def tell_dropped(dropped: dict[str, dict[str, int]]) -> None:

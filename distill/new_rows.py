@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,14 +15,14 @@ from crnn.train import Sources
 from data.lines import Line
 from data.picture import InputSpec, prepare
 from data.synthesis.source import SynthesisSource
+from distill.new_biases import steady_biases
 
 SHRINKAGE, ROW_LENGTH = 0.1, 4.0
 """Of new rows, see new_rows: found on a student and five signs; without whitening half as many were read before any
 training."""
 
-MAY_CHANGE, TAIL, LEAST_MARGIN = 0.003, 20, 1.0
-"""Of new biases, see steady_biases: the student that ships then reads 1 of 1,000 held-out lines otherwise before any
-training where five signs were added, and 3 where fifty were; one margin of 1 for each row made it 2 and 38."""
+NEAR = 2
+"""Columns of 4 pixels around a new character, whose context changes with it."""
 
 
 def chosen_examples(of: Sources, charset: Charset, added: Sequence[str], count: int) -> list[Line]:
@@ -60,34 +59,40 @@ def new_rows(
     the encoder says in its columns), in the metric of Fisher's discriminant: the mean of the covariances of old
     characters and of the examples around their descriptions, with SHRINKAGE of its diagonal's mean added; its length is
     ROW_LENGTH times that of old rows on average. Where a line shows a new character the old model cannot say: the
-    alignment lets it be any column that is probably no blank. The biases are steady_biases of the old lines.
+    alignment lets it be any column that is probably no blank. The biases are steady_biases of the old lines; where
+    there is none, the columns of the examples that are not near a new character must do.
     """
     added = [c for c in charset.characters if c not in known.characters]
+    numbers = torch.tensor([charset.characters.index(c) + 1 for c in added])
     features, labels = [], []
+    old_columns = [_outputs(old, line, spec)[0][0] for line in old_lines]  # of each line, (T, H)
+    elsewhere = []
     for line in examples:
         encoded, log_probs = _outputs(old, line, spec)
         wild = log_probs.new_empty(1, log_probs.shape[1], charset.classes)
         wild[..., [0, *(charset.characters.index(c) + 1 for c in known.characters)]] = log_probs
         anything = log_probs[..., 1:].logsumexp(-1)
-        for c in added:
-            wild[..., charset.characters.index(c) + 1] = anything
+        wild[..., numbers] = anything[..., None]
         classes = torch.tensor([charset.encode(line.text or "", line.key)])
-        shown = aligned_characters(wild, classes, torch.tensor([classes.shape[1]]))[0]  # (T,)
+        lengths = torch.tensor([classes.shape[1]])
+        shown = aligned_characters(wild, classes, lengths)[0]  # (T,)
         for place, number in enumerate(classes[0].tolist()):
             character = charset.characters[number - 1]
             if character in added:
                 columns = (shown == place).nonzero()[:, 0]
                 features.append(encoded[0, columns[anything[0, columns].argmax()]])
                 labels.append(added.index(character))
+        elsewhere.append(encoded[0, ~near_new(wild, classes, lengths, torch.isin(classes, numbers))[0]])
+    old_columns = old_columns or [columns for columns in elsewhere if len(columns)]
     found, classes = torch.stack(features), torch.tensor(labels)  # (M, H), (M,)
     descriptions = class_descriptions(found, classes, len(added))  # (A, H)
-    old_encoded = [_outputs(old, line, spec)[0][0] for line in old_lines]
-    encoded = torch.cat(old_encoded)  # (M, H)
+    encoded = torch.cat(old_columns or [found[:0]])  # (M, H)
     best = old.classifier(encoded).max(-1)  # (M,)
     characters = encoded[best.indices != 0]
     if len(characters) < 2:
         raise ValueError(
-            "the model reads nothing in lines of old characters, so nothing can be added to it; train it on"
+            "the model reads nothing in lines of old characters, so nothing can be added to it; train it on, or give "
+            "lines in which it reads something with --rehearse or --unlabelled"
         )
     apart = found - descriptions[classes]
     spread = (torch.cov(characters.T) + apart.T @ apart / len(apart)) / 2  # (H, H)
@@ -95,23 +100,18 @@ def new_rows(
     directions = torch.linalg.solve(spread, (descriptions - characters.mean(0)).T).T
     length = ROW_LENGTH * old.classifier.weight.norm(dim=-1).mean()
     rows = nn.functional.normalize(directions, dim=-1) * length
-    columns = (best.values[:, None] - encoded @ rows.T).split([len(line) for line in old_encoded])
-    return rows, steady_biases(torch.stack([line.min(0).values for line in columns]))
+    allowed = (best.values[:, None] - encoded @ rows.T).split([len(line) for line in old_columns])
+    return rows, steady_biases(torch.stack([line.min(0).values for line in allowed]))
 
 
-def steady_biases(largest: Tensor) -> Tensor:
-    """Biases (A,) of new rows with which the rows together change about MAY_CHANGE of all readings of old lines.
+def near_new(log_probs: Tensor, classes: Tensor, lengths: Tensor, is_new: Tensor) -> Tensor:
+    """Columns at most NEAR from one that shows a new character: bool (N, T). is_new: bool (N, S), of the labels.
 
-    largest: (lines, A), the bias up to which no column of a line is read as the new character. The lowest of them over
-    some lines is not low enough for others, the less so the more rows there are. Below their lowest TAIL they are
-    taken to fall off exponentially, by the mean of these (the tail of most distributions; Pickands, Ann. Statist. 3,
-    1975), and the bias goes where a row's part of MAY_CHANGE is left: at least LEAST_MARGIN below the lowest.
+    log_probs (N, T, K), classes (N, S) and lengths (N,) as for CTC.
     """
-    lines, rows = largest.shape
-    lowest = largest.topk(min(TAIL, lines), dim=0, largest=False).values  # (TAIL, A), ascending
-    fall = (lowest[-1] - lowest).sum(0) / max(1, len(lowest) - 1)  # (A,)
-    times = math.log(max(1.0, len(lowest) * rows / (MAY_CHANGE * lines)))
-    return torch.minimum(lowest[-1] - times * fall, lowest[0] - LEAST_MARGIN)
+    shown = aligned_characters(log_probs, classes, lengths)  # (N, T)
+    there = is_new.gather(1, shown.clamp(min=0)) & (shown >= 0)
+    return nn.functional.max_pool1d(there.float(), 2 * NEAR + 1, 1, NEAR).bool()
 
 
 def _outputs(model: Crnn, line: Line, spec: InputSpec) -> tuple[Tensor, Tensor]:

@@ -115,11 +115,11 @@ def test_the_table_gives_points_with_their_interval() -> None:
     assert rows[-1] == f"| 3, half of lines_de | anchor and rehearsal | 50.0 (88.0 to 94.0) |  | {cells} | 7 |"
 
 
-def test_what_biases_buy_and_cost_is_told_beside_those_that_were_not_raised() -> None:
-    first = {"raised": 0.0, "taken": False, "five": 0.8, "five-clean": 0.9, "old": 0.7, "iiit5k_test": 0.6}
-    rows = [first | {"sroie_test": 0.5}]
-    rows += [rows[0] | {"raised": amount, "taken": amount == 0.5, "five": 0.9, "old": 0.69} for amount in (0.25, 0.5)]
-    told = trade_table({"trade": rows})
-    assert "| 0.5 | 90.0 | 90.0 | -1.0 | +0.0 | +0.0 |" in told
-    assert "raised them by 0.5" in told
-    assert trade_table({"trade": []}) == NOT_RUN
+def test_what_biases_buy_and_cost_is_told_for_every_nat_and_for_what_was_taken() -> None:
+    first = {"moved": -1.0, "taken": False, "cost": 0.002, "five": 0.8, "five-clean": 0.9, "old": 0.001}
+    first |= dict.fromkeys(TEST_SETS, -0.002)
+    rows = [first | {"moved": shift, "taken": shift == -0.5} for shift in (-1.0, -0.75, -0.5, 0.0)]
+    told = trade_table({"trade": {"five": rows, "fifty": []}}).splitlines()
+    assert told[2] == "| 5 | -1 | 0.2 | 80.0 | 90.0 | +0.1 | -0.2 | -0.2 |"
+    assert [row.split(" | ")[1] for row in told[2:]] == ["-1", "-0.5 (taken)", "+0"]
+    assert trade_table({"trade": {"five": [], "fifty": []}}) == NOT_RUN

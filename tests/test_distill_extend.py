@@ -20,15 +20,14 @@ from crnn.fit import read_lines
 from crnn.model import Crnn, Outputs
 from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, ctc_loss
-from crnn.train import Sources
-from data.lines import Line, open_lines
+from data.lines import is_held_out, open_lines
 from data.lmdb_lines import Entry, write_lmdb
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
-from distill.extend import NEAR, RAISES, Anchored, Steady, extend, near_new, raise_biases
+from distill.extend import Anchored, Steady, extend
 from distill.extend_cli import ExtendOptions
-from distill.extend_lines import drawable_of, extended, sources, unlabelled
-from distill.new_rows import chosen_examples, new_rows
+from distill.extend_lines import HELD_GIVEN, drawable_of, extended, held_out, sources, unlabelled
+from distill.new_rows import NEAR, near_new
 from export.lines import held_out_lines
 
 FIT = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=1, save_every=1)
@@ -58,70 +57,6 @@ def options(model: Path, **changes: Any) -> ExtendOptions:
     return replace(made, **changes)
 
 
-def test_examples_are_found_however_late_a_stored_set_shows_them(tmp_path: Path) -> None:
-    import cv2
-
-    picture = cv2.imencode(".png", np.full((32, 64, 3), 255, np.uint8))[1].tobytes()
-    texts = ["a"] * 150 + ["+", "a+"]
-    write_lmdb(tmp_path / "late.lmdb", [Entry(picture, text, f"line {i}") for i, text in enumerate(texts)])
-    of, charset = Sources((open_lines(tmp_path / "late.lmdb"),), (1.0,), [], {}), Charset.of("a+x")
-    assert [line.text for line in chosen_examples(of, charset, ["+"], 2)] == ["+", "a+"]
-    with pytest.raises(ValueError, match="no training line shows 'x'"):
-        chosen_examples(of, charset, ["+", "x"], 2)
-
-
-def test_biases_are_raised_as_far_as_old_lines_allow(model: Path, lines: Path) -> None:
-    checkpoint = load_checkpoint(model)
-    charset, spec = checkpoint.info.charset, checkpoint.info.input_spec
-    added = [charset.characters.index(c) + 1 for c in "ef"]
-
-    def read(raised: float) -> list[str]:
-        changed = dict(checkpoint.weights)
-        changed["classifier.bias"] = changed["classifier.bias"].clone()
-        changed["classifier.bias"][added] += raised
-        network = Crnn.from_checkpoint(replace(checkpoint, weights=changed))
-        return [reading.text for reading in read_lines(network, old_lines, charset, spec)]
-
-    stored = open_lines(lines)
-    old_lines = [replace(stored[i], text="") for i in range(len(stored))]
-    old_lines = [replace(line, text=text) for line, text in zip(old_lines, read(0), strict=True)]
-    same = [sum(a == b for a, b in zip(read(0), read(amount), strict=True)) for amount in RAISES]
-    for most in (0, 4, 12):
-        copy = model.with_name("copy.pt")
-        copy.write_bytes(model.read_bytes())
-        raised = raise_biases(copy, [old_lines], added, most / 16)
-        fails = next((i for i, count in enumerate(same) if count < 16 - most), len(RAISES))
-        assert raised == (0.0, *RAISES)[fails]
-        bias = load_checkpoint(copy).weights["classifier.bias"] - checkpoint.weights["classifier.bias"]
-        assert bias[added].tolist() == pytest.approx([raised] * 2)
-        assert bias.count_nonzero() == (2 if raised else 0)
-
-
-def test_each_set_of_old_lines_limits_the_biases(model: Path, lines: Path) -> None:
-    checkpoint = load_checkpoint(model)
-    charset, spec = checkpoint.info.charset, checkpoint.info.input_spec
-    added = [charset.characters.index(c) + 1 for c in "ef"]
-    stored = open_lines(lines)
-    some = [stored[i] for i in range(len(stored))]
-    read = [reading.text for reading in read_lines(Crnn.from_checkpoint(checkpoint), some, charset, spec)]
-    as_read = [replace(line, text=text) for line, text in zip(some, read, strict=True)]
-    never_read = [replace(line, text="0" * 40) for line in some]
-
-    def raised(*sets: list[Line]) -> float:
-        copy = model.with_name("copy.pt")
-        copy.write_bytes(model.read_bytes())
-        return raise_biases(copy, sets, added, 0)
-
-    assert raised(never_read) == RAISES[-1]
-    assert raised(never_read, as_read) == raised(as_read) < RAISES[-1]
-
-
-def test_without_old_lines_biases_stay(model: Path) -> None:
-    before = model.read_bytes()
-    assert raise_biases(model, [[], []], [1], 0.5) == 0
-    assert model.read_bytes() == before
-
-
 def test_the_grown_model_knows_old_and_new_characters(model: Path) -> None:
     grown = load_checkpoint(extend(options(model), "crnn extend-charset"))
     assert grown.info.charset.characters == "+0123456789abcdefx "
@@ -147,24 +82,6 @@ def test_it_starts_with_the_old_classes_bit_for_bit(model: Path, monkeypatch: py
     assert torch.equal(after["classifier.bias"][rows], before.weights["classifier.bias"])
     others = [name for name in before.weights if not name.startswith("classifier.")]
     assert all(torch.equal(after[name], before.weights[name]) for name in others)
-
-
-def test_no_line_that_set_the_biases_is_read_otherwise_at_the_start(model: Path) -> None:
-    before = load_checkpoint(model)
-    known, charset = before.info.charset, extended(before.info.charset, "+", model)
-    old = Crnn.from_checkpoint(before)
-    drawn = SynthesisSource(SynthesisOptions(known.characters, 2, 6), 1)
-    new = SynthesisSource(SynthesisOptions(charset.characters, 2, 6, including="+"), 1)
-    old_lines = [drawn[i] for i in range(8)]
-    weights, biases = new_rows(old, known, charset, [new[i] for i in range(4)], old_lines, before.info.input_spec)
-    grown = Crnn(replace(before.info.sizes, classes=charset.classes)).eval()
-    merged = dict(before.weights)
-    for name, made in (("classifier.weight", weights), ("classifier.bias", biases)):
-        merged[name] = torch.cat([merged[name][:1], made, merged[name][1:]])  # "+" sorts before all others
-    grown.load_state_dict(merged)
-    readings = [read_lines(old, old_lines, known, before.info.input_spec)]
-    readings.append(read_lines(grown, old_lines, charset, before.info.input_spec))
-    assert [r.text for r in readings[0]] == [r.text for r in readings[1]]
 
 
 def test_the_encoder_stays_as_it_is_unless_it_may_learn(model: Path) -> None:
@@ -215,11 +132,13 @@ def test_unlabelled_pictures_are_held_to_what_was_read_there(model: Path, lines:
     pictures, held = unlabelled(given, old, known, spec)
     assert pictures.weights == (2.0,)
     assert set(pictures.training[0].texts()) == {None}
-    assert [line.text for line in held] == [reading.text for reading in read_lines(old, held, known, spec)]
-    assert len(held) + len(pictures.training[0]) == 16
+    read = read_lines(old, list(held.lines), known, spec)
+    assert [line.text for line in held.lines] == [reading.text for reading in read]
+    assert held.sure == [reading.confidence for reading in read]
+    assert len(held.lines) + len(pictures.training[0]) == 16
     result = json.loads(extend(given, "crnn extend-charset").with_suffix(".run.json").read_text())["result"]
-    assert result["unlabelled"]["lines"] == len(held) > 0
-    assert 0 <= result["unlabelled"]["changed"] <= len(held)
+    assert result["unlabelled"]["lines"] == len(held.lines) > 0
+    assert 0 <= result["unlabelled"]["changed"] <= len(held.lines)
 
 
 def test_the_grown_model_can_teach_and_be_exported_from_what_its_file_tells(
@@ -235,6 +154,41 @@ def test_the_grown_model_can_teach_and_be_exported_from_what_its_file_tells(
     capsys.readouterr()
     assert len(held_out_lines("", load_checkpoint(given.out).info, given.out, 4)) == 4
     assert capsys.readouterr().err == ""
+
+
+def test_what_the_model_was_validated_on_is_left_alone_where_its_own_lines_are_rehearsed(
+    model: Path, lines: Path
+) -> None:
+    told = {"data": ["synth:0.5", f"{lines}:0.5"], "validation": "0.3", "group_by": r"(\d+)$"}
+    save_checkpoint(model, load_checkpoint(model).with_provenance(**told))
+    before = load_checkpoint(model)
+    assert held_out(options(model, rehearse=("synth", str(lines))), before) == ("0.3", r"(\d+)$")
+    assert held_out(options(model, rehearse=(str(lines),), data=("other",)), before) == ("0.3", None)
+    assert held_out(options(model, rehearse=("other", str(lines))), before) == ("0.05", None)
+    assert held_out(options(model), before) == ("0.05", None)
+    save_checkpoint(model, before.with_provenance(validation="held.lmdb"))
+    assert held_out(options(model, rehearse=(str(lines),)), load_checkpoint(model)) == ("0.05", None)
+
+
+def test_ranges_that_are_lost_are_told(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = load_checkpoint(model)
+    save_checkpoint(model, replace(before, info=replace(before.info, ranges={"a": (0.0, 1.0)})))
+    extend(options(model), "crnn extend-charset")
+    assert "learnt ranges of activations by --quantise-aware" in capsys.readouterr().err
+
+
+def test_where_no_line_with_a_new_character_is_held_out_that_is_said(
+    model: Path, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    encoded = cv2.imencode(".png", open_lines(lines)[0].picture)[1].tobytes()
+    key = next(key for key in "abc" if not is_held_out(f"training/{key}", HELD_GIVEN))
+    write_lmdb(lines.with_name("few.lmdb"), [Entry(encoded, "1+", key)])
+    given = options(model, add="+", data=(str(lines.with_name("few.lmdb")),), drawn=False, examples=1)
+    out = extend(given, "crnn extend-charset")
+    assert "no line with a new character is held out" in capsys.readouterr().out
+    assert "NaN" not in out.with_suffix(".run.json").read_text()
 
 
 def test_lines_that_are_left_out_are_told(model: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,7 +243,7 @@ def test_the_anchor_is_the_divergence_from_the_old_model_where_no_new_character_
     terms = Anchored(old, [5], 2.0)(made, batch, 0)
     with torch.no_grad():
         told = old(batch.pictures).log_probs
-    near = near_new(made.log_probs, batch, torch.tensor([[False, False], [True, False]]))
+    near = near_new(made.log_probs, batch.classes, batch.lengths, torch.tensor([[False, False], [True, False]]))
     apart = []
     for i, column in (~near).nonzero().tolist():
         pairs = [(p, made.log_probs[i, column, k + (k >= 5)]) for k, p in enumerate(told[i, column])]
@@ -315,7 +269,7 @@ def test_columns_near_a_new_character_are_not_anchored(model: Path) -> None:
     old = Crnn.from_checkpoint(load_checkpoint(model))
     batch, made = anchored_batch(old)
     is_new = torch.tensor([[False, False], [True, False]])
-    near = near_new(made.log_probs, batch, is_new)
+    near = near_new(made.log_probs, batch.classes, batch.lengths, is_new)
     shown = aligned_characters(made.log_probs, batch.classes, batch.lengths)
     assert not near[0].any()
     for column in range(16):
