@@ -228,7 +228,7 @@ def open_sources(
         held = [(1.0, synthetic(synth, charset, validation == "synth-easy", seed)[1])]
     elif share is None:
         held = [(1.0, checked(validation))]
-    lines = [line for line in _draw(held, validation_lines) if line.text is not None]
+    lines = [line for line in _draw(held, validation_lines) if line.text]  # an empty label is none
     if not lines and share != 0:
         print(
             f"warning: --validation {validation} leaves no labelled line to validate on: no accuracy is known, and the "

@@ -179,6 +179,13 @@ def test_validation_may_be_a_source_of_its_own(labelled_folder: Path) -> None:
     assert [line.text for line in sources.validation] == ["Milk", "2.50", "Total"]
 
 
+def test_a_line_with_an_empty_label_is_not_validated_on(labelled_folder: Path) -> None:
+    labels = labelled_folder / "labels.tsv"
+    labels.write_text(labels.read_text().replace("\tTotal", "\t"))
+    sources = sources_of([labelled_folder], validation=str(labelled_folder), unlabelled=True)
+    assert [line.text for line in sources.validation] == ["Milk", "2.50", "book"]
+
+
 def test_a_share_that_leaves_nothing_to_learn_from_is_refused(labelled_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--validation 0\.9999 holds out every line of .*words; give a smaller share"):
         sources_of([labelled_folder], validation="0.9999")
