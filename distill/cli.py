@@ -31,7 +31,7 @@ class DistillOptions:
         out: the student's file.
         data: sources, each an LMDB, a folder or zip with labels.tsv, or synth, with :weight mixed by weight; what the
             teacher was trained on where none is given.
-        unlabelled: folders or zips of pictures without labels; with --ctc-weight 0.
+        unlabelled: sources of pictures, whose labels are not learnt from where they have some; with --ctc-weight 0.
         charset: a named one (ascii, alphanumeric, ...), a UTF-8 file of characters, or chars:..., where the student's
             differ from the teacher's; its classifier is then trained.
         ctc_weight: w, 0 to 1, of the CTC term beside the distance; the method takes less than 1, and 0 needs no labels.

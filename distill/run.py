@@ -79,11 +79,11 @@ def distill(options: DistillOptions, command: str) -> Path:
     data = options.data + options.unlabelled or recorded_data(teacher, options.teacher)
     synth = recorded_synthesis(teacher.info.provenance)
     validation = options.validation or recorded_validation(teacher, bool(options.data + options.unlabelled))
-    unlabelled = options.ctc_weight == 0
+    pictures = options.unlabelled if options.ctc_weight or options.character_loss else data
     group_by = options.group_by or teacher.info.provenance.get("group_by")
     sources = open_sources(
         data, charset, spec, validation, options.validation_lines, options.drop_bad,
-        synth, options.fit.seed, unlabelled, group_by, student.sizes,
+        synth, options.fit.seed, pictures, group_by, student.sizes,
     )  # fmt: skip
     features = kept_features(options, data)
     objective: nn.Module = Distillation(

@@ -134,6 +134,16 @@ def test_pictures_without_labels_are_enough(teacher: Path, tmp_path: Path) -> No
     assert load_checkpoint(made).info.provenance["data"] == [str(crops)]
 
 
+@pytest.mark.parametrize("flag", ["data", "unlabelled"])
+def test_labels_that_no_ctc_term_learns_from_may_hold_any_character(teacher: Path, lines: Path, flag: str) -> None:
+    stored = open_lines(lines)
+    foreign = [replace(stored.entry(i), text="\N{SNOWMAN}") for i in range(len(stored))]
+    write_lmdb(lines.with_name("foreign.lmdb"), foreign)
+    asked: dict[str, Any] = {flag: (str(lines.with_name("foreign.lmdb")),), "ctc_weight": 0.0, "drop_bad": False}
+    made = distill(options(teacher, **asked, validation=str(lines)), "distill")
+    assert load_checkpoint(made).info.provenance["dropped"] == {}
+
+
 def test_unlabelled_pictures_with_a_ctc_term_are_refused(teacher: Path) -> None:
     with pytest.raises(ValueError, match="--ctc-weight 0"):
         options(teacher, unlabelled=("crops",))
