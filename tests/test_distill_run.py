@@ -103,6 +103,21 @@ def test_the_student_holds_out_what_its_teacher_held_out(teacher: Path, lines: P
     assert made["validation"] == recorded
 
 
+def test_the_teachers_groups_are_those_of_its_own_data_unless_others_are_asked_for(teacher: Path, lines: Path) -> None:
+    save_checkpoint(teacher, load_checkpoint(teacher).with_provenance(group_by=r"^line \d"))
+    shutil.copytree(lines, lines.with_name("other.lmdb"))
+    other = (str(lines.with_name("other.lmdb")),)
+    for expected, changes in (
+        (r"^line \d", {}),
+        (r"^line \d", {"data": (f"{lines}:2",)}),
+        ("line", {"group_by": "line", "data": other, "validation": "0"}),
+        (None, {"group_by": ""}),
+        (None, {"data": other}),
+    ):
+        made = load_checkpoint(distill(options(teacher, overwrite=True, **changes), "distill")).info.provenance
+        assert made.get("group_by") == expected
+
+
 def test_what_a_teacher_was_validated_on_and_is_gone_is_named(
     teacher: Path, lines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
