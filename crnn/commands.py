@@ -194,7 +194,7 @@ class FitOptions:
     def _refuse_without_part(self) -> None:
         """ValueError where a flag was given that the chosen optimiser does not know."""
         for name in WITHOUT_PART[self.optimiser]:
-            if getattr(self, name) != getattr(FitOptions, name):
+            if getattr(self, name) != getattr(type(self), name):  # a command may have defaults of its own
                 flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise ValueError(f"{flag} has no part in --optimiser {self.optimiser}; leave one of them out")
 
