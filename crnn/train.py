@@ -124,8 +124,8 @@ def train(options: TrainOptions, command: str) -> Path:
     )
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
-        resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options), options.resume,
-        partial(write_run, options.out, command, options),
+        resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options, sources.training),
+        options.resume, partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out

@@ -112,7 +112,7 @@ def distill(options: DistillOptions, command: str) -> Path:
     try:
         progress = fit(
             student, windows, objective, at_rate, keep, validate, resume_path(options.out),
-            options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+            options.out.with_suffix(".log.csv"), same_run(options, sources.training), options.resume,
             partial(write_run, options.out, command, options),
         )  # fmt: skip
     finally:

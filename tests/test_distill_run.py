@@ -295,6 +295,33 @@ def test_a_resumed_run_with_simulated_int8_ends_with_the_same_weights_and_ranges
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
 
 
+@pytest.mark.parametrize("changed", ["teacher", "init", "lines"])
+def test_a_run_is_not_resumed_with_another_teacher_start_or_set_of_the_same_name(
+    teacher: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    start = distill(options(teacher, out=teacher.with_name("start.pt")), "distill")
+    real, calls = fit_module._update, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(fit_module, "_update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distill(options(teacher, init=start), "distill")
+    if changed == "lines":
+        stored = open_lines(lines)
+        write_lmdb(lines, [stored.entry(i) for i in range(len(stored) - 4)])
+        sentence = '"lines of training source 1": [0-9]+ then'
+    else:
+        file = {"teacher": teacher, "init": start}[changed]
+        save_checkpoint(file, load_checkpoint(file).with_provenance(date="another"))
+        sentence = f'"SHA-256 of {changed}": "[0-9a-f]+" then'
+    with pytest.raises(ValueError, match=sentence):
+        distill(options(teacher, init=start, resume=True), "distill")
+
+
 def test_a_student_learns_at_four_times_the_rate_of_training_from_scratch(teacher: Path) -> None:
     with distill(options(teacher), "distill").with_suffix(".log.csv").open(newline="") as file:
         first = float(next(csv.DictReader(file))["learning_rate"])

@@ -102,8 +102,8 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
         print(told(crops), file=sys.stderr)
     progress = fit(
         model, windows, CharacterObjective(model.losses, weights), options.fit, saver(options.out, info, crops),
-        validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options),
-        options.resume, partial(write_run, options.out, command, options),
+        validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"),
+        same_run(options, crops.training), options.resume, partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out
