@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -141,6 +141,7 @@ def labelled(
     for index in with_progress(range(len(source)), "labelling", len(source)):
         try:
             entry, picture = source.entry(index), source[index].picture
+            entry = replace(entry, key=line_name(entry.key, source.path))  # by which lines are held out
         except (OSError, ValueError) as error:
             told.broken += 1
             print(f"{PROG}: {sentence(error)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -194,7 +195,7 @@ class FitOptions:
     def _refuse_without_part(self) -> None:
         """ValueError where a flag was given that the chosen optimiser does not know."""
         for name in WITHOUT_PART[self.optimiser]:
-            if getattr(self, name) != getattr(FitOptions, name):
+            if getattr(self, name) != getattr(type(self), name):  # a command may have defaults of its own
                 flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise ValueError(f"{flag} has no part in --optimiser {self.optimiser}; leave one of them out")
 
@@ -298,9 +299,17 @@ def refuse_writing_into(out: Path, sources: Iterable[Path | str], flag: str) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def same_run(options: Any) -> str:
-    """The options that a resumed run must share with the interrupted one, as JSON, one a line."""
+def same_run(options: Any, sources: Iterable[Sized] = ()) -> str:
+    """What a resumed run must share with the interrupted one, as JSON, one a line.
+
+    The options, what the files hold that they name (a teacher, a start), and how many lines each of the sources has.
+    """
     fields = dataclasses.asdict(options)
+    files = {name: path for name, path in fields.items() if isinstance(path, Path) and path.is_file()}
+    for name, path in files.items():
+        if path.resolve() != options.out.resolve():  # a run may start from what it replaces
+            fields[f"SHA-256 of {name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    fields |= {f"lines of training source {number}": len(lines) for number, lines in enumerate(sources, start=1)}
     for name in ("resume", "overwrite"):
         fields.pop(name)
     for name in ("workers", "threads", "device", "save_every", "log"):

@@ -254,7 +254,8 @@ def fix(options: CheckOptions, sources: Sequence[StoredLines], findings: Iterabl
             for index in with_progress(range(len(source)), f"writing {source.path.name}", len(source)):
                 if (str(source.path), index) not in left_out:
                     entry = source.entry(index)
-                    key = f"{source.path}/{entry.key}" if several else entry.key
+                    key = line_name(entry.key, source.path)  # by which the same lines are held out as of the source
+                    key = f"{source.path}/{key}" if several else key
                     writer.add(replace(entry, key=key, text=entry.text and entry.text.strip()))
                     kept += 1
     listed = options.fix.with_name(options.fix.name + ".left-out.tsv")

@@ -90,6 +90,8 @@ def main(argv: list[str]) -> int:
     lines = find_lines(options)
     screening = screening_of(options)
     survey = lines.survey()
+    if options.validation:
+        refuse_empty_side(lines, options)
     with ExitStack() as stack:
         kept, held = open_writers(options, made_of(options, survey.digest), stack)
         done = Progress.from_note(kept.note)
@@ -113,6 +115,24 @@ def find_lines(options: ImportOptions) -> LineSet:
     assert place is not None  # one of them is given, or there were no options
     pictures = options.pictures if options.labels is not None else None
     return open_set(place, pictures, options.format, options.unlabelled)
+
+
+def refuse_empty_side(lines: LineSet, options: ImportOptions) -> None:
+    """ValueError where --validation leaves one of the two LMDBs without a line; no picture is read."""
+    sides: set[bool] = set()
+    groups: set[str | None] = set()
+    for row in lines.rows():
+        group = row.group if options.group_by is None else group_of(row.name, options.group_by, lines.origin)
+        groups.add(group)
+        sides.add(is_held_out(split_name(row.name, group), options.validation))
+        if len(sides) == 2:
+            return
+    if sides:
+        whole = "" if groups == {None} else f", whose groups ({len(groups)}) stay whole"
+        raise ValueError(
+            f"--validation {options.validation} holds out {'every' if True in sides else 'no'} line of "
+            f"{lines.origin}{whole}; give another share, or a --group-by that finds other groups"
+        )
 
 
 def screening_of(options: ImportOptions) -> Screening:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import cv2
+import numpy as np
 import tyro
 
 from crnn.checkpoint import write_atomically
@@ -75,6 +76,7 @@ class Found(NamedTuple):
     source: str
     key: str
     detail: str
+    label: str | None
 
 
 def main(argv: list[str]) -> int:
@@ -118,7 +120,7 @@ def reported(options: ShowOptions) -> tuple[list[Shown], str]:
     if not lines:
         raise ValueError(f"{options.report} has no {options.finding} of a line of {options.source or 'any set'}")
     picked = some(lines, options)
-    sources = {name: open_lines(name) for name in dict.fromkeys(found.source for found in picked)}
+    sources = {name: open_lines(name, absent_pictures=True) for name in dict.fromkeys(found.source for found in picked)}
     refuse_writing_into(options.out, sources, "--out")
     numbers = {
         name: dict(zip(keys, numbers_of(source, keys, str(options.report)), strict=True))
@@ -126,8 +128,8 @@ def reported(options: ShowOptions) -> tuple[list[Shown], str]:
         for keys in [[found.key for found in picked if found.source == name]]
     }
     shown = [
-        Shown(opened(sources[name], numbers[name][key], name), detail)
-        for name, key, detail in with_progress(picked, "opening", len(picked))
+        Shown(opened_if_whole(sources[found.source], numbers[found.source][found.key], found), found.detail)
+        for found in with_progress(picked, "opening", len(picked))
     ]
     return shown, f"of {len(lines)} {options.finding}"
 
@@ -138,7 +140,11 @@ def read_report(options: ShowOptions) -> list[Found]:
     try:
         findings = json.loads(options.report.read_text(encoding="utf-8"))["findings"]
         known = {
-            kind: [Found(line["source"], line["key"], line["detail"]) for line in found["lines"] if line["key"]]
+            kind: [
+                Found(line["source"], line["key"], line["detail"], line["label"])
+                for line in found["lines"]
+                if line["key"]
+            ]
             for kind, found in findings.items()
         }
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -171,6 +177,17 @@ def opened(source: LineSource, index: int, path: str) -> Line:
     """The line, its key without the source's path, which the title tells."""
     line = source[index]
     return replace(line, key=line.key.removeprefix(f"{path}/").removesuffix(f" of {path}"))
+
+
+def opened_if_whole(source: LineSource, index: int, found: Found) -> Line:
+    """The line of a finding; where its picture cannot be read, a crossed square stands for it."""
+    try:
+        return opened(source, index, found.source)
+    except (OSError, ValueError):
+        crossed = np.full((32, 32, 3), 235, np.uint8)
+        for ends in (((4, 4), (27, 27)), ((4, 27), (27, 4))):
+            cv2.line(crossed, *ends, (200, 30, 30), 2, cv2.LINE_AA)
+        return Line(crossed, found.label, found.key)
 
 
 def write_sheet(options: ShowOptions, shown: Sequence[Shown], title: str, subtitle: str) -> None:

@@ -448,8 +448,8 @@ class _State:
         content = load_tensors(self.path)
         if content.get("run") != self.run:
             raise ValueError(
-                f"{self.path} is the state of a run with other options "
-                f"({_differing(str(content.get('run')), self.run)}); resume with the options of that run, "
+                f"{self.path} is the state of a run with other options, files or lines "
+                f"({_differing(str(content.get('run')), self.run)}); resume with those of that run, "
                 "or start anew with --overwrite"
             )
         try:
@@ -477,7 +477,9 @@ class _State:
 def _differing(then: str, now: str) -> str:
     """The first line in which two runs differ."""
     pairs = zip(then.splitlines(), now.splitlines(), strict=False)
-    return next((f"{a.strip()} then, {b.strip()} now" for a, b in pairs if a != b), "they are of another version")
+    return next(
+        (f"{a.strip(' ,')} then, {b.strip(' ,')} now" for a, b in pairs if a != b), "they are of another version"
+    )
 
 
 class _ProgressBar:

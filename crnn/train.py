@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,17 @@ from crnn.model import Crnn, available_device, copy_classifier, parameter_count
 from crnn.objectives.recognition import Recognition
 from crnn.score import Score
 from data.batches import ENDLESS, Batching, Stream, Windows
-from data.lines import Line, LineSource, Picture, StoredLines, fitting_lines, hold_out, open_lines, split_source
+from data.lines import (
+    Line,
+    LineSource,
+    Picture,
+    StoredLines,
+    WithoutLabels,
+    fitting_lines,
+    hold_out,
+    open_lines,
+    split_source,
+)
 from data.picture import InputSpec, natural_width
 
 if TYPE_CHECKING:
@@ -114,8 +124,8 @@ def train(options: TrainOptions, command: str) -> Path:
     )
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
-        resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options), options.resume,
-        partial(write_run, options.out, command, options),
+        resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options, sources.training),
+        options.resume, partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out
@@ -182,12 +192,14 @@ def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
 
 def open_sources(
     data: Sequence[str], charset: Charset, spec: InputSpec, validation: str, validation_lines: int, drop: bool,
-    synth: dict[str, Any], seed: int, unlabelled: bool = False, group_by: str | None = None,
+    synth: dict[str, Any], seed: int, pictures: Collection[str] = (), group_by: str | None = None,
     sizes: CrnnSizes | None = None,
 ) -> Sources:  # fmt: skip
     """Opens and checks every source before training starts; a line that cannot be learnt from is named here.
 
     synth: fields of SynthesisOptions; what is missing has its default. group_by: see data.lines.group_of.
+    pictures: those of data whose labels are not learnt from; of the lines held out of them, those are left out of
+        validation whose label does not fit.
     sizes: of the network that is to learn, which tell its columns; None: one column every 4 pixels.
     """
     training: list[LineSource] = []
@@ -200,8 +212,8 @@ def open_sources(
         pixels = natural_width(height, width, spec)
         return pixels // PIXELS_PER_COLUMN if sizes is None else sizes.columns(pixels)
 
-    def checked(name: str) -> StoredLines:
-        source, counts = fitting_lines(open_lines(name), charset.missing, columns, drop, unlabelled, charset.normalise)
+    def checked(name: str, stored: StoredLines, drop: bool = drop, unlabelled: bool = False) -> StoredLines:
+        source, counts = fitting_lines(stored, charset.missing, columns, drop, unlabelled, charset.normalise)
         if counts:
             dropped[name] = counts
         return source
@@ -214,21 +226,23 @@ def open_sources(
             if share != 0:
                 held.append((weight, unseen))
         else:
-            source = checked(name)
+            source = open_lines(name) if text in pictures else checked(name, open_lines(name))
             rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0, group_by)
             if not len(rest):
                 raise ValueError(
                     f"--validation {validation} holds out every line of {name}; give a smaller share, or a source"
                 )
-            training.append(rest)
+            training.append(WithoutLabels(rest) if text in pictures else rest)
+            if text in pictures:
+                kept = checked(name, kept, drop=True, unlabelled=True)
             if len(kept):
                 held.append((weight, kept))
         weights.append(weight)
     if validation in SYNTHETIC:
         held = [(1.0, synthetic(synth, charset, validation == "synth-easy", seed)[1])]
     elif share is None:
-        held = [(1.0, checked(validation))]
-    lines = [line for line in _draw(held, validation_lines) if line.text is not None]
+        held = [(1.0, checked(validation, open_lines(validation), unlabelled=bool(pictures)))]
+    lines = [line for line in _draw(held, validation_lines) if line.text]  # an empty label is none
     if not lines and share != 0:
         print(
             f"warning: --validation {validation} leaves no labelled line to validate on: no accuracy is known, and the "

@@ -260,11 +260,12 @@ def iterate(
     """Endless (window, number in it, batch) from a position on; workers 0 loads in this process.
 
     stride: of windows; several processes start at their own number and take every stride-th window.
+    Raises what loading a window raises, from a worker as from this process.
     """
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(
-        windows,  # type: ignore[arg-type]
+        _ErrorsAsValues(windows),  # type: ignore[arg-type]
         batch_size=None,
         sampler=_Count(window, stride),
         num_workers=workers,
@@ -273,9 +274,24 @@ def iterate(
         collate_fn=_as_it_is,
     )
     for number, batches in zip(_Count(window, stride), loader, strict=False):
+        if isinstance(batches, Exception):
+            raise batches
         for i, made in enumerate(batches):
             if number > window or i >= batch:
                 yield number, i, made
+
+
+@dataclass(frozen=True)
+class _ErrorsAsValues:
+    """Windows whose refusals are values: one raised in a worker would come with the worker's traceback as its text."""
+
+    windows: BatchWindows
+
+    def __getitem__(self, number: int) -> list[Batch] | Exception:
+        try:
+            return self.windows[number]
+        except (ValueError, OSError) as error:
+            return error
 
 
 class _Count:
@@ -293,5 +309,5 @@ def _one_thread(_: int) -> None:
     cv2.setNumThreads(0)  # the cores belong to the network
 
 
-def _as_it_is(made: list[Batch]) -> list[Batch]:
+def _as_it_is(made: list[Batch] | Exception) -> list[Batch] | Exception:
     return made

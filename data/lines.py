@@ -132,7 +132,10 @@ class Subset:
 
 @dataclass(frozen=True)
 class WithoutLabels:
-    """Stored lines whose labels are not looked at, where they have some."""
+    """Stored lines whose labels are not looked at, where they have some.
+
+    Where their characters lie stays, for that tells drawn lines, which are degraded already, from real ones.
+    """
 
     source: StoredLines
 
@@ -140,10 +143,10 @@ class WithoutLabels:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Line:
-        return replace(self.source[index], text=None, columns=None)
+        return replace(self.source[index], text=None)
 
     def reduced(self, index: int, least_height: int) -> Line:
-        return replace(self.source.reduced(index, least_height), text=None, columns=None)
+        return replace(self.source.reduced(index, least_height), text=None)
 
     def texts(self) -> Sequence[str | None]:
         return [None] * len(self.source)
@@ -245,7 +248,8 @@ def fitting_lines(
     missing: label -> its characters outside the charset; columns: (height, width) -> T of the model;
     normalise: label -> label as it is learnt, for "Aa" in lower case needs one column more.
     A label outside the charset, a line with fewer columns than its label needs, and (unless unlabelled is allowed)
-    a line without label are refused with their key, or with drop left out and counted by reason.
+    a line without label are refused with their key, or with drop left out and counted by reason. ValueError where
+    none is left, unless unlabelled is allowed.
     """
     counts: dict[str, int] = {}
     kept: list[int] = []
@@ -274,7 +278,7 @@ def fitting_lines(
             raise ValueError(sentence)
         else:
             counts[reason] = counts.get(reason, 0) + 1
-    if not kept:
+    if not kept and not unlabelled:
         raise ValueError(
             f"{source.path} holds no line that can be learnt from ({counts or 'it is empty'}); check its labels"
         )

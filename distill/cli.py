@@ -31,7 +31,7 @@ class DistillOptions:
         out: the student's file.
         data: sources, each an LMDB, a folder or zip with labels.tsv, or synth, with :weight mixed by weight; what the
             teacher was trained on where none is given.
-        unlabelled: folders or zips of pictures without labels; with --ctc-weight 0.
+        unlabelled: sources of pictures, whose labels are not learnt from where they have some; with --ctc-weight 0.
         charset: a named one (ascii, alphanumeric, ...), a UTF-8 file of characters, or chars:..., where the student's
             differ from the teacher's; its classifier is then trained.
         ctc_weight: w, 0 to 1, of the CTC term beside the distance; the method takes less than 1, and 0 needs no labels.
@@ -53,8 +53,8 @@ class DistillOptions:
         keep_features: what the teacher says of stored lines is kept between epochs; lines are then shown unaltered.
         validation: share of each stored source that is held out, by group where lines have one, or a source; what the
             teacher's file says where none is given, so that the student leaves alone what its teacher did, else 0.05.
-        group_by: a regular expression that finds the group in a line's name; what the teacher was trained with, where
-            none is given.
+        group_by: a regular expression that finds the group in a line's name. Of the teacher's own data it is what the
+            teacher was trained with, unless another is given; '' for none.
         validation_lines: at most so many.
         augment: degrade, widen and narrow lines a little, differently at every visit; both networks see the same.
         drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and

@@ -79,11 +79,11 @@ def distill(options: DistillOptions, command: str) -> Path:
     data = options.data + options.unlabelled or recorded_data(teacher, options.teacher)
     synth = recorded_synthesis(teacher.info.provenance)
     validation = options.validation or recorded_validation(teacher, bool(options.data + options.unlabelled))
-    unlabelled = options.ctc_weight == 0
-    group_by = options.group_by or teacher.info.provenance.get("group_by")
+    pictures = options.unlabelled if options.ctc_weight or options.character_loss else data
+    group_by = recorded_group_by(teacher, data) if options.group_by is None else options.group_by or None
     sources = open_sources(
         data, charset, spec, validation, options.validation_lines, options.drop_bad,
-        synth, options.fit.seed, unlabelled, group_by, student.sizes,
+        synth, options.fit.seed, pictures, group_by, student.sizes,
     )  # fmt: skip
     features = kept_features(options, data)
     objective: nn.Module = Distillation(
@@ -112,7 +112,7 @@ def distill(options: DistillOptions, command: str) -> Path:
     try:
         progress = fit(
             student, windows, objective, at_rate, keep, validate, resume_path(options.out),
-            options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+            options.out.with_suffix(".log.csv"), same_run(options, sources.training), options.resume,
             partial(write_run, options.out, command, options),
         )  # fmt: skip
     finally:
@@ -199,6 +199,14 @@ def recorded_validation(teacher: Checkpoint, other_data: bool) -> str:
         raise FileNotFoundError(f"{sentence}; give --validation, a share or a source")
     print(f"distill: {sentence}: a share of {USUAL_SHARE} is held out; --validation says otherwise", file=sys.stderr)
     return USUAL_SHARE
+
+
+def recorded_group_by(teacher: Checkpoint, data: tuple[str, ...]) -> str | None:
+    """The expression that grouped the teacher's lines, where all data is the teacher's: other names need not match."""
+    made = teacher.info.provenance
+    recorded = {split_source(source)[0] for source in made.get("data") or ()}
+    group_by: str | None = made.get("group_by")
+    return group_by if {split_source(source)[0] for source in data} <= recorded else None
 
 
 def kept_features(options: DistillOptions, data: tuple[str, ...]) -> TeacherFeatures | None:

@@ -99,7 +99,7 @@ def held_out_lines(asked: str, info: ModelInfo, path: Path, count: int) -> list[
         return []
     drawn = {key: value for key, value in made.get("synth", {}).items() if key not in PLACES}
     found = open_sources(
-        recorded, info.charset, info.input_spec, validation, count, True, drawn, made.get("seed", 0), True,
+        recorded, info.charset, info.input_spec, validation, count, True, drawn, made.get("seed", 0), recorded,
         made.get("group_by"), info.sizes,
     )  # fmt: skip
     if asked and not found.validation:

@@ -11,6 +11,7 @@ from typing import Any
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENCV_FOR_THREADS_NUM="1", MPLBACKEND="Agg")
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from crnn.charset import Charset
 from crnn.checkpoint import CrnnSizes, ModelInfo
 from data.lines import Picture
+from data.lmdb_lines import Entry, write_lmdb
 from data.picture import InputSpec
 
 
@@ -53,6 +55,21 @@ def labelled_folder(tmp_path: Path, draw_word: Callable[[str], Picture]) -> Path
         rows.append(f"{name}\t{text}\n")
     (folder / "labels.tsv").write_text("".join(rows), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def without_keys() -> Callable[[Path, Picture, int], Path]:
+    """A function: path, picture, count -> an LMDB of that picture as deep-text-recognition-benchmark makes them."""
+
+    def made(path: Path, picture: Picture, count: int) -> Path:
+        encoded = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+        write_lmdb(path, [Entry(encoded, f"w{i}", f"{i}") for i in range(count)])
+        with lmdb.open(str(path)) as environment, environment.begin(write=True) as transaction:
+            for i in range(count):
+                transaction.delete(b"key-%09d" % (i + 1))
+        return path
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,15 @@ def test_groups_stay_with_their_lines(colour_reader: Path, tmp_path: Path, paint
     assert (tmp_path / "read.tsv").read_text() == "receipts/1.png\ta\tfirst\nreceipts/2.png\tb\t\n"
 
 
+def test_lines_of_an_lmdb_without_keys_keep_the_names_that_hold_them_out(
+    colour_reader: Path, tmp_path: Path, paint: Callable[[str], Picture],
+    without_keys: Callable[[Path, Picture, int], Path],
+) -> None:  # fmt: skip
+    theirs = without_keys(tmp_path / "theirs.lmdb", paint("ab.c"), 2)
+    main([str(theirs), "--with", str(colour_reader), "--out", str(tmp_path / "read.lmdb")])
+    assert labels(tmp_path / "read.lmdb") == {"image-000000001": "abc", "image-000000002": "abc"}
+
+
 def test_a_picture_that_does_not_decode_is_named_and_left_out(
     crops: Path, colour_reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,13 @@ def test_a_window_is_the_same_whenever_it_is_drawn(crops_folder: Callable[..., P
         assert not same(later, made[4])
 
 
+@pytest.mark.parametrize("samples", [0, 2])
+def test_each_window_draws_other_crops(crops_folder: Callable[..., Path], samples: int) -> None:
+    made = windows(crops_folder(a=30, b=30, c=30), samples=samples, augment=False)
+    keys = [[batch.keys for batch in made[number]] for number in range(3)]
+    assert keys[0] != keys[1] != keys[2] != keys[0]
+
+
 def test_every_crop_comes_once_before_any_comes_again(crops_folder: Callable[..., Path]) -> None:
     made = windows(crops_folder(a=60, b=60, c=8), augment=False)[0]
     keys = [key for batch in made for key in batch.keys]

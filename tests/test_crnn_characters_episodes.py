@@ -13,11 +13,10 @@ from torch.nn import functional
 
 from crnn.characters.crops import crop_spec
 from crnn.characters.episodes import TURNS, ClassCrops, EpisodeObjective, EpisodeWindows, open_classes, train
-from crnn.characters.episodes_cli import EpisodeOptions
+from crnn.characters.episodes_cli import EpisodeFitOptions, EpisodeOptions
 from crnn.characters.few_shot import FewShotOutputs, load_few_shot
 from crnn.characters.regions import MatchingOptions, RegionMatcher
 from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors
-from crnn.commands import FitOptions
 from crnn.objectives.recognition import DeviceBatch
 from data.batches import UNKNOWN, Batch
 
@@ -39,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tiny(out: Path, folder: Path, until: str = "4", **changes: Any) -> EpisodeOptions:
-    loop = FitOptions(
+    loop = EpisodeFitOptions(
         until=(until,), batch_lines=12, workers=0, warm_up=1, threads=1, validate_every=2, save_every=2,
         precision="fp32",
     )  # fmt: skip
@@ -188,8 +187,9 @@ def test_one_class_is_refused(tmp_path: Path, folder: Path) -> None:
     ],
 )
 def test_options_without_sense_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    fit = EpisodeFitOptions(batch_lines=12)
     with pytest.raises(ValueError, match=message):
-        EpisodeOptions(**({"out": tmp_path / "f.pt", "data": ("x",), "fit": FitOptions(batch_lines=12)} | changes))
+        EpisodeOptions(**({"out": tmp_path / "f.pt", "data": ("x",), "fit": fit} | changes))
 
 
 def test_a_weighted_source_is_refused(tmp_path: Path, folder: Path) -> None:

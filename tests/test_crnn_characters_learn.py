@@ -16,9 +16,9 @@ import torch
 
 from crnn.characters import classify_cli, learn_cli
 from crnn.characters.checkpoint import CharacterCheckpoint, LearntClass, Memory, load_characters, save_characters
-from crnn.characters.crops import squared
+from crnn.characters.crops import crop_spec, squared
 from crnn.characters.learn import Embedded as Crops
-from crnn.characters.learn import Old, grown, support_centres, without
+from crnn.characters.learn import Old, grown, left_out, support_centres, without
 from crnn.characters.model import CharacterModel, class_probabilities, embedded
 from crnn.characters.reading import learnt_scores, read_classes
 from crnn.characters.train import some_of_each, train
@@ -137,6 +137,37 @@ def test_crops_that_are_left_out_tell_how_well_a_class_is_read(
     assert row == {"class": "z", "crops": 2, "leave_one_out": right / 2}
     learn(trained, support, tmp_path / "again.pt")
     assert f"z: 2 crops, {right / 2:.0%} read right when left out" in capsys.readouterr().out
+
+
+def test_a_weighted_description_is_weighted_where_a_crop_is_left_out_too(tmp_path: Path, trained: Path) -> None:
+    before = load_characters(trained)
+    model = CharacterModel.from_checkpoint(before)
+    source = FolderLines(by_label(tmp_path / "support", z=4, I=2, v=3))
+    labels = ["z" if text == "I" else text or "" for text in source.texts()]  # two are unlike their class
+    found = embedded(model, [squared(source[i].picture, before.info.input_spec) for i in range(9)], crop_spec(32, 1))
+    support = Crops(labels, found, 0)
+    assert before.memory is not None
+    old = Old("memory", before.memory, class_probabilities(model, before.memory.embeddings.float().numpy()))
+    after = grown(before, support, LearntClass(0, "s", 0.5, "memory", "2026-01-01"), True, old)
+
+    def margin(i: int, weighted: bool) -> float:
+        rest = [j for j in range(9) if j != i]
+        centres = support_centres(found[rest], [labels[j] for j in rest], ["v", "z"], weighted)
+        assert after.centres is not None
+        scores = learnt_scores(replace(after, centres=torch.cat([after.centres[:3], after.centres[3:4], centres[1:]])))
+        assert scores is not None
+        return float(scores.margins(found[i : i + 1])[0].max())
+
+    own = [i for i, label in enumerate(labels) if label == "z"]
+    apart = max(own, key=lambda i: abs(margin(i, True) - margin(i, False)))
+    bias = (margin(apart, True) + margin(apart, False)) / 2
+    biased = replace(after, info=replace(after.info, bias=bias))
+    scores = learnt_scores(biased)
+    assert scores is not None
+    for weighted in (True, False):
+        expected = [margin(i, weighted) > bias for i in own]
+        assert left_out(biased, support, model, scores, weighted)["z"] == sum(expected) / len(own)
+    assert (margin(apart, True) > bias) != (margin(apart, False) > bias)
 
 
 def test_the_weights_of_the_old_stay_bit_for_bit(tmp_path: Path, trained: Path) -> None:

@@ -21,7 +21,7 @@ from crnn.characters.checkpoint import (
     load_characters,
     save_characters,
 )
-from crnn.characters.crops import crop_spec, squared
+from crnn.characters.crops import WINDOW_BATCHES, crop_spec, squared
 from crnn.characters.model import (
     CHARACTER_BACKBONES,
     CharacterModel,
@@ -37,6 +37,7 @@ from crnn.characters.train_cli import CharacterTrainOptions, character_fit, loss
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions
 from crnn.objectives.recognition import DeviceBatch
+from data.batches import Stream
 from data.folder_lines import FolderLines
 
 LOSSES = (
@@ -188,6 +189,22 @@ def test_the_centres_are_the_mean_directions_of_the_training_crops(tmp_path: Pat
     np.testing.assert_allclose(checkpoint.centres[0].numpy(), mean / np.linalg.norm(mean), atol=1e-5)
     again = with_centres(replace(checkpoint, centres=None), model, [source])
     assert torch.allclose(again.centres, checkpoint.centres, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_broken_crop_that_no_step_draws_does_not_cost_the_run(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tiny(tmp_path / "m.pt", folder, "1", validation="0", samples_per_class=0)
+    options = replace(options, fit=replace(options.fit, batch_lines=2))
+    (source,) = open_crops(options).training
+    drawn = {i for _, i in Stream((source,), (1.0,), 0).window(0, WINDOW_BATCHES * 2)}
+    broken = next(Path(key) for i, key in enumerate(source.keys()) if i not in drawn)
+    broken.write_bytes(b"broken")
+    train(options, "crnn characters train")
+    checkpoint = load_characters(tmp_path / "m.pt")
+    assert checkpoint.centres is not None
+    assert torch.allclose(checkpoint.centres.norm(dim=1), torch.ones(4))
+    assert capsys.readouterr().err.count(f"warning: {broken} ") == 1
 
 
 def test_a_class_whose_crops_were_all_held_out_gets_one_back(crops_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -296,6 +296,20 @@ def test_the_lines_of_a_finding_can_be_shown(
     assert "has no finding 'leak'; it has letter-spaced" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["sheet.html", "sheet.png"])
+def test_pictures_that_cannot_be_read_are_shown_with_what_was_found(
+    make: Make, draw_word: Callable[[str], Picture], tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    folder = make("set", (draw_word("Total"), "Total"), (b"no", "book"), (draw_word("Milk"), "Milk"))
+    (folder / "2.png").unlink()
+    report = report_of(folder, tmp_path / "check.json", capsys)
+    assert run("data", "show", "--report", report, "--finding", "broken-picture", "--out", tmp_path / out) == 0
+    assert "2 of 2 broken-picture" in capsys.readouterr().out
+    if out == "sheet.html":
+        page = (tmp_path / out).read_text()
+        assert all(text in page for text in ('data-key="1.png"', "book", "there is no 2.png"))
+
+
 def test_keys_choose_the_lines_of_a_page(
     labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,6 +206,23 @@ def test_no_group_is_on_both_sides_of_a_split(tmp_path: Path, words: Path) -> No
     assert kept.isdisjoint(held)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--validation", "0.0001"], "--validation 0.0001 holds out no line of"),
+        (["--validation", "0.9999"], "--validation 0.9999 holds out every line of"),
+        (["--group-by", "^images"], "whose groups (1) stay whole; give another share, or a --group-by"),
+    ],
+)
+def test_a_share_that_leaves_one_side_empty_is_refused_before_anything_is_written(
+    tmp_path: Path, words: Path, capsys: pytest.CaptureFixture[str], given: list[str], sentence: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    assert run(*flags(words, tmp_path / "out" / "x.lmdb"), *given) == 1
+    assert sentence in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(20))
 def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, words: Path, repository: Path, seed: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions, Until
 from crnn.fit import evaluate
-from crnn.model import Crnn
+from crnn.model import Crnn, Outputs
 from crnn.objectives.recognition import DeviceBatch, Recognition, column_loss, ctc_loss
 from crnn.train import train
 from crnn.train_cli import TrainOptions
@@ -220,3 +220,13 @@ def test_the_column_loss_is_weighted_cross_entropy_over_known_columns() -> None:
     batch = batch_of([[2]], torch.tensor([[2, -1, 0]]))
     expected = -(log_probs[0, 0, 2] + 0.3 * log_probs[0, 2, 0]) / 1.3
     assert column_loss(log_probs, batch).item() == pytest.approx(expected.item())
+
+
+def test_under_autocast_the_second_classifier_is_in_float32_as_the_first() -> None:
+    log_probs, features = torch.randn(2, 6, 4).log_softmax(-1), torch.randn(2, 6, 32)
+    outputs, batch = Outputs(features, features, log_probs), batch_of([[1, 2], [3]], torch.full((2, 6), 1))
+    objective = Recognition(32, 4, column_weight=1.0)
+    plain = objective(outputs, batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = objective(outputs, batch, 0)
+    assert {name: term.item() for name, term in plain.items()} == {name: term.item() for name, term in cast.items()}

@@ -13,12 +13,15 @@ import torch
 
 from crnn import fit as fit_module
 from crnn import train as train_module
+from crnn.characters.episodes_cli import EpisodeOptions
+from crnn.characters.train_cli import CharacterTrainOptions
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions, parse_options
 from crnn.objectives.recognition import Recognition
 from crnn.train import train
 from crnn.train_cli import TrainOptions
 from distill.cli import DistillOptions
+from distill.extend_cli import ExtendOptions
 
 
 def tiny(out: Path, **fit: Any) -> TrainOptions:
@@ -180,8 +183,20 @@ def test_two_ways_to_say_how_the_step_shrinks_are_one_too_many() -> None:
         FitOptions(optimiser="gradient-direction", step_decay=0.0003, step_decay_to=0.1)
 
 
-def test_every_training_command_takes_the_flags() -> None:
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        (TrainOptions, ["--out", "m.pt"]),
+        (DistillOptions, ["--teacher", "m.pt"]),
+        (ExtendOptions, ["--model", "m.pt", "--add", "x", "--out", "n.pt"]),
+        (CharacterTrainOptions, ["--out", "m.pt", "--data", "crops"]),
+        (EpisodeOptions, ["--out", "m.pt", "--data", "crops"]),
+    ],
+)
+def test_every_training_command_takes_the_flags(kind: Any, needed: list[str]) -> None:
     flags = ["--optimiser", "gradient-direction", "--step-decay", "0.0003", "--learning-rate", "0.3"]
-    fit = FitOptions(optimiser="gradient-direction", step_decay=0.0003, learning_rate=0.3)
-    assert parse_options(TrainOptions, ["--out", "m.pt", *flags], "crnn train", "").fit == fit
-    assert parse_options(DistillOptions, ["--teacher", "m.pt", *flags], "distill", "").fit == fit
+    usual = parse_options(kind, needed, "crnn", "").fit
+    fit = replace(usual, optimiser="gradient-direction", step_decay=0.0003, learning_rate=0.3)
+    assert parse_options(kind, [*needed, *flags], "crnn", "").fit == fit
+    with pytest.raises(ValueError, match=r"--clip 2\.0 has no part in --optimiser gradient-direction"):
+        parse_options(kind, [*needed, *flags, "--clip", "2"], "crnn", "")

@@ -30,7 +30,7 @@ from crnn.train import (
 )
 from crnn.train_cli import TrainOptions
 from data.folder_lines import FolderLines
-from data.lines import Picture
+from data.lines import Picture, hold_out
 from data.lmdb_lines import write_lmdb
 from data.picture import InputSpec
 
@@ -177,6 +177,25 @@ def test_validation_may_be_a_source_of_its_own(labelled_folder: Path) -> None:
     sources = sources_of([labelled_folder], validation=str(labelled_folder), validation_lines=3)
     assert len(sources.training[0]) == 4
     assert [line.text for line in sources.validation] == ["Milk", "2.50", "Total"]
+
+
+def test_a_line_with_an_empty_label_is_not_validated_on(labelled_folder: Path) -> None:
+    labels = labelled_folder / "labels.tsv"
+    labels.write_text(labels.read_text().replace("\tTotal", "\t"))
+    sources = sources_of([labelled_folder], validation=str(labelled_folder), pictures=(str(labelled_folder),))
+    assert [line.text for line in sources.validation] == ["Milk", "2.50", "book"]
+
+
+def test_labels_that_are_not_learnt_from_refuse_no_line(labelled_folder: Path) -> None:
+    pictures = (str(labelled_folder),)
+    sources = sources_of([labelled_folder], Charset.of("abc"), pictures=pictures)
+    assert list(sources.training[0].texts()) == [None] * 4
+    learnt, held = hold_out(FolderLines(labelled_folder), 0.5)
+    sources = sources_of([labelled_folder], Charset.of("Milktob"), pictures=pictures, validation="0.5")
+    assert len(sources.training[0]) == len(learnt)
+    fits = [text for text in held.texts() if text in ("Milk", "book")]
+    assert [line.text for line in sources.validation] == fits != list(held.texts())
+    assert sources.dropped == {pictures[0]: {"outside the charset": len(held) - len(fits)}}
 
 
 def test_a_share_that_leaves_nothing_to_learn_from_is_refused(labelled_folder: Path) -> None:

@@ -194,6 +194,26 @@ def test_lines_with_a_label_outside_the_charset_are_named() -> None:
         windows(Drawn(1, ["axe"]))[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("content", "kind", "sentence"),
+    [(b"broken", ValueError, "does not decode as a picture"), (None, OSError, "there is no")],
+)
+def test_a_picture_that_cannot_be_read_is_named_alike_by_a_worker(
+    labelled_folder: Path, workers: int, content: bytes | None, kind: type[Exception], sentence: str
+) -> None:
+    lines = open_lines(labelled_folder)
+    picture = labelled_folder / "images/000002.png"
+    picture.unlink()
+    if content is not None:
+        picture.write_bytes(content)
+    charset = Charset.named("ascii")
+    with pytest.raises(kind, match=sentence) as raised:
+        first(replace(windows(lines), encode=charset.encode, normalise=charset.normalise), 1, workers)
+    assert "images/000002.png" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 def test_targets_are_padded_with_the_blank_and_their_lengths_told() -> None:
     for batch in windows(Drawn(40, ["a", "bab", None]))[0]:
         for text, row, length in zip(batch.texts, batch.targets, batch.target_lengths, strict=True):

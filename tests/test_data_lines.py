@@ -11,6 +11,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from crnn.data_check import main as check_lines
 from crnn.data_import import main as import_lines
 from data.folder_lines import FolderLines
 from data.lines import (
@@ -76,16 +77,15 @@ def test_a_source_may_carry_a_weight_after_its_last_colon(text: str, source: str
     assert split_source(text) == (source, weight)
 
 
-def test_an_lmdb_without_keys_and_its_copy_hold_out_the_same_lines(tmp_path: Path) -> None:
-    encoded = cv2.imencode(".png", np.full((32, 64, 3), 128, np.uint8))[1].tobytes()
-    write_lmdb(tmp_path / "theirs.lmdb", [Entry(encoded, f"w{i}", f"{i}") for i in range(60)])
-    with lmdb.open(str(tmp_path / "theirs.lmdb")) as environment, environment.begin(write=True) as transaction:
-        for i in range(60):
-            transaction.delete(b"key-%09d" % (i + 1))
-    theirs = LmdbLines(tmp_path / "theirs.lmdb")
-    assert import_lines([str(theirs.path), "--out", str(tmp_path / "copy.lmdb")]) == 0
-    held = [hold_out(source, 0.3)[1].texts() for source in (theirs, LmdbLines(tmp_path / "copy.lmdb"))]
-    assert held[0] == held[1]
+def test_an_lmdb_without_keys_and_its_copies_hold_out_the_same_lines(
+    tmp_path: Path, without_keys: Callable[[Path, Picture, int], Path]
+) -> None:
+    theirs = without_keys(tmp_path / "theirs.lmdb", np.full((32, 64, 3), 128, np.uint8), 60)
+    imported, fixed = tmp_path / "imported.lmdb", tmp_path / "fixed.lmdb"
+    assert import_lines([str(theirs), "--out", str(imported)]) == 0
+    check_lines([str(theirs), "--fix", str(fixed), "--count-as-remark", "duplicate", "contradiction"])
+    held = [hold_out(LmdbLines(path), 0.3)[1].texts() for path in (theirs, imported, fixed)]
+    assert held[0] == held[1] == held[2]
     assert 5 < len(held[0]) < 40
 
 
@@ -250,8 +250,6 @@ def test_a_name_without_group_is_refused_unless_the_expression_lets_it_pass() ->
 
 
 def test_an_lmdb_without_names_is_held_out_by_number_wherever_it_lies(tmp_path: Path) -> None:
-    import lmdb
-
     encoded = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
     shares = []
     for place in ("here", "there/deeper"):

@@ -103,6 +103,21 @@ def test_the_student_holds_out_what_its_teacher_held_out(teacher: Path, lines: P
     assert made["validation"] == recorded
 
 
+def test_the_teachers_groups_are_those_of_its_own_data_unless_others_are_asked_for(teacher: Path, lines: Path) -> None:
+    save_checkpoint(teacher, load_checkpoint(teacher).with_provenance(group_by=r"^line \d"))
+    shutil.copytree(lines, lines.with_name("other.lmdb"))
+    other = (str(lines.with_name("other.lmdb")),)
+    for expected, changes in (
+        (r"^line \d", {}),
+        (r"^line \d", {"data": (f"{lines}:2",)}),
+        ("line", {"group_by": "line", "data": other, "validation": "0"}),
+        (None, {"group_by": ""}),
+        (None, {"data": other}),
+    ):
+        made = load_checkpoint(distill(options(teacher, overwrite=True, **changes), "distill")).info.provenance
+        assert made.get("group_by") == expected
+
+
 def test_what_a_teacher_was_validated_on_and_is_gone_is_named(
     teacher: Path, lines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +147,16 @@ def test_pictures_without_labels_are_enough(teacher: Path, tmp_path: Path) -> No
         cv2.imwrite(str(crops / f"{i}.png"), np.full((32, 64, 3), 40 * i, np.uint8))
     made = distill(options(teacher, unlabelled=(str(crops),), ctc_weight=0.0, validation="0"), "distill")
     assert load_checkpoint(made).info.provenance["data"] == [str(crops)]
+
+
+@pytest.mark.parametrize("flag", ["data", "unlabelled"])
+def test_labels_that_no_ctc_term_learns_from_may_hold_any_character(teacher: Path, lines: Path, flag: str) -> None:
+    stored = open_lines(lines)
+    foreign = [replace(stored.entry(i), text="\N{SNOWMAN}") for i in range(len(stored))]
+    write_lmdb(lines.with_name("foreign.lmdb"), foreign)
+    asked: dict[str, Any] = {flag: (str(lines.with_name("foreign.lmdb")),), "ctc_weight": 0.0, "drop_bad": False}
+    made = distill(options(teacher, **asked, validation=str(lines)), "distill")
+    assert load_checkpoint(made).info.provenance["dropped"] == {}
 
 
 def test_unlabelled_pictures_with_a_ctc_term_are_refused(teacher: Path) -> None:
@@ -268,6 +293,33 @@ def test_a_resumed_run_with_simulated_int8_ends_with_the_same_weights_and_ranges
     resumed = load_checkpoint(distill(replace(parts, resume=True), "distill"))
     assert resumed.info.ranges == whole.info.ranges
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
+
+
+@pytest.mark.parametrize("changed", ["teacher", "init", "lines"])
+def test_a_run_is_not_resumed_with_another_teacher_start_or_set_of_the_same_name(
+    teacher: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    start = distill(options(teacher, out=teacher.with_name("start.pt")), "distill")
+    real, calls = fit_module._update, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(fit_module, "_update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distill(options(teacher, init=start), "distill")
+    if changed == "lines":
+        stored = open_lines(lines)
+        write_lmdb(lines, [stored.entry(i) for i in range(len(stored) - 4)])
+        sentence = '"lines of training source 1": [0-9]+ then'
+    else:
+        file = {"teacher": teacher, "init": start}[changed]
+        save_checkpoint(file, load_checkpoint(file).with_provenance(date="another"))
+        sentence = f'"SHA-256 of {changed}": "[0-9a-f]+" then'
+    with pytest.raises(ValueError, match=sentence):
+        distill(options(teacher, init=start, resume=True), "distill")
 
 
 def test_a_student_learns_at_four_times_the_rate_of_training_from_scratch(teacher: Path) -> None:

@@ -12,8 +12,15 @@ import tyro
 from crnn.commands import FitOptions, parse_options
 
 
-def _episode_fit() -> FitOptions:
-    return FitOptions(until=("3000",), batch_lines=120, validate_every=250, weight_decay=0.05, clip=1.0)
+@dataclass(frozen=True)
+class EpisodeFitOptions(FitOptions):
+    """The training loop with defaults of its own, so that these are told from flags that were given."""
+
+    until: tuple[str, ...] = ("3000",)
+    batch_lines: int = 120
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    validate_every: int = 250
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class EpisodeOptions:
     drop_bad: bool = False
     resume: bool = False
     overwrite: bool = False
-    fit: Annotated[FitOptions, tyro.conf.arg(name="")] = field(default_factory=_episode_fit)
+    fit: Annotated[EpisodeFitOptions, tyro.conf.arg(name="")] = field(default_factory=EpisodeFitOptions)
 
     def __post_init__(self) -> None:
         if not self.data:

@@ -85,8 +85,9 @@ def learn(options: LearnOptions) -> int:
     support = embedded_crops(source, labels, model, before.info)
     old = old_crops(options, before, model)
     entry = LearntClass(0, str(options.support), options.may_lose, old.origin, datetime.date.today().isoformat())
-    after = grown(before, support, entry, options.description == "weighted", old)
-    told = report(before, after, support, old, model)
+    weighted = options.description == "weighted"
+    after = grown(before, support, entry, weighted, old)
+    told = report(before, after, support, old, model, weighted)
     save_characters(options.out, after)
     figures: dict[str, Any] = {"model": str(options.model), "support": str(options.support), "out": str(options.out)}
     figures |= {"failed": support.failed, "may_lose": options.may_lose} | told
@@ -253,8 +254,9 @@ def with_bias(checkpoint: CharacterCheckpoint, old: Old) -> CharacterCheckpoint:
 
 
 def report(
-    before: CharacterCheckpoint, after: CharacterCheckpoint, support: Embedded, old: Old, model: CharacterModel
-) -> dict[str, Any]:
+    before: CharacterCheckpoint, after: CharacterCheckpoint, support: Embedded, old: Old, model: CharacterModel,
+    weighted: bool,
+) -> dict[str, Any]:  # fmt: skip
     """What was learnt and what it did to old crops, as JSON values; read by the rule of classify."""
     names, trained = after.info.classes, len(after.info.counts)
     numbers = [
@@ -269,7 +271,7 @@ def report(
     assert scores is not None
     margins = np.where(old.right[:, None], scores.margins(old.memory.embeddings), -np.inf)
     nearest = int(margins.max(1).argmax())
-    alone = left_out(after, support, model, scores)
+    alone = left_out(after, support, model, scores, weighted)
     return {
         "learnt": [
             {
@@ -296,7 +298,7 @@ def report(
 
 
 def left_out(
-    after: CharacterCheckpoint, support: Embedded, model: CharacterModel, scores: LearntScores
+    after: CharacterCheckpoint, support: Embedded, model: CharacterModel, scores: LearntScores, weighted: bool
 ) -> dict[str, float]:
     """Share of each class's support crops that are read right where its centre is made of its other crops.
 
@@ -306,12 +308,14 @@ def left_out(
     right: dict[str, list[bool]] = {}
     numbers = after.info.numbers()
     for i, label in enumerate(support.labels):
-        others = [j for j, other in enumerate(support.labels) if other == label and j != i]
-        if not others:
+        rest = [j for j, other in enumerate(support.labels) if j != i and (weighted or other == label)]
+        labels = [support.labels[j] for j in rest]  # crops of other classes count in the weights
+        if label not in labels:
             continue
-        centre = support_centres(support.embeddings[others], [label] * len(others), [label])
+        classes = sorted(set(labels))
+        centre = support_centres(support.embeddings[rest], labels, classes, weighted)[classes.index(label)]
         learnt = scores.learnt.clone()
-        learnt[numbers[label] - len(after.info.counts)] = centre[0].double() @ scores.whitening
+        learnt[numbers[label] - len(after.info.counts)] = centre.double() @ scores.whitening
         margins = replace(scores, learnt=learnt).margins(support.embeddings[i : i + 1])
         found = read_classes(probabilities[i : i + 1], margins, after.info.bias).numbers[0]
         right.setdefault(label, []).append(bool(found == numbers[label]))

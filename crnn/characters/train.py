@@ -7,12 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crnn.characters.checkpoint import (
     CharacterCheckpoint,
@@ -32,7 +33,7 @@ from crnn.characters.model import (
     mean_directions,
 )
 from crnn.characters.train_cli import loss_weights
-from crnn.commands import same_run, write_run
+from crnn.commands import same_run, sentence, write_run
 from crnn.fit import fit
 from crnn.model import parameter_count
 from crnn.objectives.character_losses import CHARACTER_LOSSES
@@ -101,8 +102,8 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
         print(told(crops), file=sys.stderr)
     progress = fit(
         model, windows, CharacterObjective(model.losses, weights), options.fit, saver(options.out, info, crops),
-        validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options),
-        options.resume, partial(write_run, options.out, command, options),
+        validator(crops, spec), resume_path(options.out), options.out.with_suffix(".log.csv"),
+        same_run(options, crops.training), options.resume, partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
         return options.out
@@ -271,15 +272,36 @@ def saver(out: Path, info: CharacterInfo, crops: Crops) -> Callable[..., None]:
 def with_centres(
     checkpoint: CharacterCheckpoint, model: CharacterModel, training: Sequence[StoredLines]
 ) -> CharacterCheckpoint:
-    """The checkpoint with the mean direction of each class over all its training crops, unaltered."""
+    """The checkpoint with the mean direction of each class over its training crops, unaltered, that can be read."""
     spec, numbers = checkpoint.info.input_spec, checkpoint.info.numbers()
-
-    def crops() -> Iterator[Any]:
-        return (squared(source[i].picture, spec) for source in training for i in range(len(source)))
-
+    places = [(source, i) for source in training for i in range(len(source))]
     labels = np.array([numbers[text or ""] for source in training for text in source.texts()], np.int64)
-    centres = mean_directions(embedded(model, crops(), spec), labels, len(checkpoint.info.classes))
-    return replace(checkpoint, centres=centres)
+    kept: list[int] = []
+    embeddings = embedded(model, readable(places, spec, kept), spec)
+    return replace(checkpoint, centres=mean_directions(embeddings, labels[kept], len(checkpoint.info.classes)))
+
+
+def readable(
+    places: Sequence[tuple[StoredLines, int]], spec: InputSpec, kept: list[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Crops that can be read, as squares, their numbers in places put into kept; a warning for each of the others.
+
+    No step has drawn these, and a whole run is not lost for them.
+    """
+    for number, (source, index) in enumerate(places):
+        try:
+            crop = squared(source[index].picture, spec)
+        except (OSError, ValueError) as error:
+            warn_once(f"warning: {sentence(error)}; the crop is left out of its class's centre")
+            continue
+        kept.append(number)
+        yield crop
+
+
+@cache
+def warn_once(text: str) -> None:
+    """On stderr, however often crops are gone through."""
+    print(text, file=sys.stderr)
 
 
 def with_memory(checkpoint: CharacterCheckpoint, model: CharacterModel, crops: Crops) -> CharacterCheckpoint:
@@ -290,8 +312,12 @@ def with_memory(checkpoint: CharacterCheckpoint, model: CharacterModel, crops: C
     if crops.validation:
         labels = [line.text or "" for line in crops.validation]
     kept = some_of_each(labels, MEMORY, MEMORY_MOST)
-    lines = (crops.validation[i] if crops.validation else places[i][0][places[i][1]] for i in kept)
-    found = embedded(model, (squared(line.picture, spec) for line in lines), spec)
+    if crops.validation:
+        found = embedded(model, (squared(crops.validation[i].picture, spec) for i in kept), spec)
+    else:
+        read: list[int] = []
+        found = embedded(model, readable([places[i] for i in kept], spec, read), spec)
+        kept = [kept[i] for i in read]
     memory = Memory(torch.from_numpy(found).half(), torch.tensor([numbers[labels[i]] for i in kept], dtype=torch.int64))
     about = {"crops": len(kept), "of": "held-out crops" if crops.validation else "training crops"}
     return replace(checkpoint, memory=memory).with_provenance(memory=about)

@@ -82,7 +82,8 @@ class Recognition(nn.Module):
         weight = self.weight(step)
         if self.second_classifier is None or weight == 0:
             return {"loss": ctc, "ctc": ctc}
-        second = self.second_classifier(outputs.features).log_softmax(-1)  # (N, T, K)
+        with torch.autocast(outputs.features.device.type, enabled=False):  # in float32, as the model's own classifier
+            second = self.second_classifier(outputs.features.float()).log_softmax(-1)  # (N, T, K)
         columns = column_loss(outputs.log_probs, targets) + column_loss(second, targets)
         second_ctc = ctc_loss(second, targets)
         total = ctc + weight * (columns + 0.5 * second_ctc)
