@@ -102,7 +102,8 @@ def fit(
 ) -> Progress:
     """Trains until options.until; the best weights by validation accuracy and the last ones go to save.
 
-    resume_from: the resume state: optimiser, position in the data, random states; written every save_every steps.
+    resume_from: the resume state: optimiser, position in the data, random states; written every save_every steps. It is
+    the caller's to remove, once whatever follows the training is done: until then the run can be resumed.
     With resume the run goes on from it with the same losses, bit for bit, as if it had never stopped (one process,
     same machine and thread count). run: what must be the same then, in words; it is kept in the state and compared.
     Parameters with requires_grad False are left out of the optimiser. begin: called by the main process once nothing
@@ -169,7 +170,6 @@ def fit(
             save(kept, _reported(progress))
         if options.optimiser == "gradient-direction":
             _warn_of_skipped(cast("GradientDirection", optimiser))
-    resume_from.unlink(missing_ok=True)
     return progress
 
 

@@ -133,6 +133,7 @@ def train(options: TrainOptions, command: str) -> Path:
     if sources.validation:
         result["accuracy"] = progress.best
     write_run(options.out, command, options, result)
+    resume_path(options.out).unlink(missing_ok=True)
     print(report(options.out, result))
     return options.out
 

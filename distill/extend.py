@@ -146,7 +146,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     progress = fit(
         model, make_windows(mixed, charset, spec, options.fit, augment=True, sizes=model.sizes), objective, at_rate,
         saver(options.out, info), validator(mixed.validation, charset, spec), resume_path(options.out),
-        options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        options.out.with_suffix(".log.csv"), same_run(options, mixed.training), options.resume,
         partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
@@ -169,6 +169,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     count, lines = changed(after, charset, held_pictures.lines, spec), len(held_pictures.lines)
     result["unlabelled"] = {"lines": lines, "changed": count}
     write_run(options.out, command, options, result)
+    resume_path(options.out).unlink(missing_ok=True)
     print(f"{options.out}: {progress.step:,} steps, {seconds / 60:.1f} minutes", f"now: {said(at_end)}", sep="\n")
     if lines:
         print(f"of {lines} unlabelled pictures held out {count} are read otherwise than before")

@@ -132,6 +132,7 @@ def distill(options: DistillOptions, command: str) -> Path:
         if charset == labels:
             result |= column_agreement(teacher_model, as_trained(written), sources.validation, spec, taught_spec)
     write_run(options.out, command, options, result)
+    resume_path(options.out).unlink(missing_ok=True)
     print(report(options.out, result), agreement(result), sep="\n")
     return options.out
 

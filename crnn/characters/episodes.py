@@ -247,6 +247,7 @@ def train(options: EpisodeOptions, command: str) -> Path:
         ways = min(VALIDATION_WAYS, len(validation.members))
         report += f"; {progress.best:.1%} right on held-out classes, at most {ways} classes, {options.shots} shots"
     write_run(options.out, command, options, result)
+    resume_path(options.out).unlink(missing_ok=True)
     print(report)
     return options.out
 

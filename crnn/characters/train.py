@@ -113,6 +113,7 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
         result["accuracy"] = progress.best
         report += f"; {progress.best:.1%} of {len(crops.validation)} held-out crops are named right"
     write_run(options.out, command, options, result)
+    resume_path(options.out).unlink(missing_ok=True)
     print(report)
     return options.out
 
