@@ -6,6 +6,7 @@ import datetime
 import json
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from data.picture import InputSpec
 from export.calibration import Quantisation, calibrate, gridded_values, with_pooled
 from export.operators import Conv, Graph, Linear, Lstm
 from export.parity import Expected, Parity, compare, expect, reads_enough, require, require_same, widened
-from export.report import Written, summarise
+from export.report import OperatorReport, Written, summarise
 from export.sensitivity import Search, search
 from export.targets import NOT_IN_ALL, TARGETS, Target, TargetName
 from export.temperature import Temperature, fit_temperature
@@ -62,7 +63,8 @@ class ExportOptions:
     validation_lines: int = 1000
     """At most so many; 0 fits no temperature."""
     max_drop: float = 0.01
-    """Share of the calibration lines that int8 may lose; beyond it operators are kept in float, one by one."""
+    """Share of the calibration lines that int8 may lose, of those without labels by other texts where the network is
+    sure; beyond it operators are kept in float, one by one."""
     fixed_width: int | None = None
     """Pixels, of formats with a fixed width; left out: 320, or the model's own where it takes one width alone."""
     seed: int = 0
@@ -233,6 +235,13 @@ class ExportJob:
             require_same(open_runtime(kept_file, threads=1), runtime, expected[0], str(out))
             report["bytes"] = len(final.content)
             write_atomically(out, lambda file: file.write(final.content))
+        if found and (share := float_share(written.operators)) > 0.5:
+            print(
+                f"crnn export: {out} keeps {share:.0%} of its weights in float, for quantised it would lose "
+                f"{found.drops[0]:.1%} of {len(self.lines.calibration)} calibration lines where --max-drop allows "
+                f"{self.options.max_drop:.1%}; allow more, or calibrate on more lines or labelled ones",
+                file=sys.stderr,
+            )
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
         write_atomically(report_path(out), lambda file: file.write(text.encode()))
         return report
@@ -270,7 +279,7 @@ class ExportJob:
             return compare(runtime, lines, info.charset, target.gate, company=False)
 
         def drop(keep_float: frozenset[str]) -> float:
-            return lost(parity(keep_float, self.calibration))
+            return parity(keep_float, self.calibration).lost
 
         def cost(name: str) -> float:
             return parity(frozenset(operators) - {name}, self.calibration[:COST_LINES]).relative
@@ -317,11 +326,10 @@ class ExportJob:
         return report
 
 
-def lost(parity: Parity) -> float:
-    """Share of the lines that the file loses: of right ones where there are labels, else of equal texts."""
-    if parity.labelled:
-        return (parity.right_network - parity.right_file) / parity.labelled
-    return 1 - parity.same / max(parity.lines, 1)
+def float_share(operators: Sequence[OperatorReport]) -> float:
+    """Share of the weights, by number, that an int8 file holds in float32."""
+    weighted = [(o.bytes / (1 if o.weights.startswith("int8") else 4), o) for o in operators if o.weights != "none"]
+    return sum(n for n, o in weighted if not o.weights.startswith("int8")) / max(sum(n for n, _ in weighted), 1)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from export.command import ExportJob, ExportOptions, export, main, out_paths, su
 from export.graph import read_graph
 from export.operators import Graph, Linear
 from export.report import Written
-from export.targets import TARGETS, TargetName
+from export.sensitivity import Search
+from export.targets import TARGETS, Target, TargetName
 
 
 @pytest.fixture
@@ -161,6 +163,23 @@ def test_the_report_counts_what_stayed_float(random_checkpoint: Callable[..., Pa
     lstm = next(row for row in report["summary"] if row["kind"] == "Lstm")
     assert (lstm["operators"], lstm["activations"], bool(lstm["reason"])) == (2, "float32", True)
     assert sum(row["operators"] for row in report["summary"]) == len(report["operators"])
+
+
+def test_an_int8_file_that_stayed_mostly_float_says_so(
+    random_checkpoint: Callable[..., Path],
+    write: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = random_checkpoint()
+
+    def found(job: ExportJob, target: Target, info: ModelInfo, path: Path) -> Search:
+        return Search(tuple(o.output for o in job.graph.operators if not isinstance(o, Linear)), (0.25, 0.0), ())
+
+    monkeypatch.setattr(ExportJob, "keep_in_float", found)
+    write(checkpoint, "tflite-int8", checkpoint.with_name("s.tflite"))
+    told = capsys.readouterr().err
+    assert re.search(r"s\.tflite keeps 9\d% of its weights in float.* lose 25\.0% of 2 calibration lines", told)
 
 
 def with_ranges(path: Path, factor: float) -> Path:
