@@ -65,7 +65,7 @@ def test_what_float32_leaves_open_widens_the_tolerance_and_never_narrows_it() ->
 
 def test_another_text_is_refused_even_within_the_tolerance() -> None:
     assert judge(AA, gate=Gate(100, "largest", 1.0)).failures == [
-        "0.0% of the texts are the network's where 100.0% are asked for"
+        "0 of 1 texts are the network's where 100.0% are asked for"
     ]
 
 
@@ -74,6 +74,21 @@ def test_some_texts_may_differ_where_the_format_allows_it() -> None:
     parity = judge(AB, line(), line(), line(), other, gate=Gate(100, "largest", 0.75))
     assert parity.same_share == 0.75
     assert parity.failures == []
+
+
+def test_one_text_of_few_may_differ_though_it_is_more_than_the_share() -> None:
+    other = line(AA, "aa", "aa")
+    parity = judge(AB, *[line()] * 15, other, gate=Gate(100, "largest", 0.95))
+    assert parity.same_share < 0.95
+    assert parity.failures == []
+
+
+def test_two_texts_of_few_are_refused_and_more_lines_asked_for_before_a_report() -> None:
+    lines = [*[line()] * 14, *[line(AA, "aa", "aa")] * 2]
+    with pytest.raises(
+        ValueError, match=r"14 of 16 texts .*; check on more lines \(--data, --lines\); where that fails"
+    ):
+        require(judge(AB, *lines, gate=Gate(100, "largest", 0.95)), "s.onnx")
 
 
 def test_a_text_that_the_network_has_wrong_may_become_another() -> None:
