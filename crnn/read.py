@@ -20,7 +20,7 @@ from crnn.page import is_page
 from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans, words_decoder
 from crnn.words import KnownWords, listed_words
 from data.lines import Picture
-from data.picture import decode_as_shown
+from data.picture import InputSpec, decode_as_shown, missing_margin, refuse_vast_margins
 from data.picture_files import PictureFiles
 
 PROG = "crnn read"
@@ -224,7 +224,7 @@ def readings(
             lines = []
             for file in files[start : start + at_once]:
                 try:
-                    lines.append((file, line_picture(file)))
+                    lines.append((file, line_picture(file, recogniser.info.input_spec)))
                 except (OSError, ValueError) as error:
                     complaints.add(error)
             texts = recogniser.read([picture for _, picture in lines], options.batch)
@@ -233,11 +233,15 @@ def readings(
             bar.advance(task, min(at_once, len(files) - start))
 
 
-def line_picture(file: Found) -> Picture:
-    """The decoded picture as viewers show it; ValueError or OSError where there is none, or it is plainly a page."""
+def line_picture(file: Found, spec: InputSpec) -> Picture:
+    """The decoded picture as viewers show it.
+
+    ValueError or OSError where there is none, it is plainly a page, or it is too high for the spec's margins.
+    """
     picture = decode_as_shown(file.read(), file.path)
+    height, width = picture.shape[:2]
+    refuse_vast_margins(height, width, missing_margin(height, width, spec), file.path)
     if is_page(picture):
-        height, width = picture.shape[:2]
         raise ValueError(
             f"{file.path} is a page ({width} x {height} pixels, several lines of text one below the other) and not a "
             "line; cut it into lines first"

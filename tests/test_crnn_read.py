@@ -7,10 +7,12 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from PIL import ExifTags, Image
 
@@ -20,6 +22,7 @@ from crnn.drawing import bounds, draw_reading, shown
 from crnn.info import main as info_main
 from crnn.page import is_page, text_bands
 from crnn.read import main
+from crnn.runtimes import open_runtime
 from data.lines import Picture
 
 Paint = Callable[[str], Picture]
@@ -161,6 +164,22 @@ def test_a_picture_whose_header_promises_too_many_pixels_is_named_too(
     huge.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     assert read(huge) == 1
     assert capsys.readouterr().err.startswith(f"crnn read: {huge} does not decode as a picture")
+
+
+def test_a_strip_too_high_for_its_margins_is_named_and_the_others_are_read(
+    colour_reader: Path, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = open_runtime(colour_reader).info
+    stored = onnx.load(str(colour_reader))
+    spec = replace(info.input_spec, narrow="margins")
+    onnx.helper.set_model_props(stored, {"pocket_crnn": replace(info, input_spec=spec).to_json()})
+    onnx.save(stored, str(with_margins := tmp_path / "margins.onnx"))
+    good, strip = painted("good.png", "ab.c"), painted("a-strip.png", "a")
+    cv2.imwrite(str(strip), np.zeros((20000, 1, 3), np.uint8))
+    assert run_command("crnn read", main, [str(good.parent), "--model", str(with_margins)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{good}\tab")
+    assert captured.err.startswith(f"crnn read: {strip} (1 x 20000 pixels) is too high for a line")
 
 
 def test_a_page_is_named_as_one_and_the_others_are_read(
@@ -392,15 +411,10 @@ def test_info_tells_everything_a_model_file_knows(colour_reader: Path, capsys: p
 def test_info_is_readable_too_and_takes_no_text_of_a_file_for_markup(
     colour_reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import onnx
-    from onnx import helper
-
-    from crnn.runtimes import open_runtime
-
     model = onnx.load(str(colour_reader))
     info = open_runtime(colour_reader).info
     info.provenance["note"] = "[red]as it is[/]"
-    helper.set_model_props(model, {"pocket_crnn": info.to_json()})
+    onnx.helper.set_model_props(model, {"pocket_crnn": info.to_json()})
     path = tmp_path / "noted.onnx"
     path.write_bytes(model.SerializeToString())
     assert info_main([str(path)]) == 0

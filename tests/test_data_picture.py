@@ -128,6 +128,14 @@ def test_margins_split_evenly_and_the_odd_pixel_goes_right() -> None:
     assert (wide[:, :3] == np.rint(picture[:, 0].mean(0))).all()
 
 
+def test_a_strip_whose_margins_would_fill_the_memory_is_refused_and_no_other_picture() -> None:
+    fixed = InputSpec(min_width=320, max_width=320, narrow="margins")
+    with pytest.raises(ValueError, match=r"\(1 x 20000 pixels\) .* 4,000 megapixels of at most 100; cut lines"):
+        resize(np.zeros((20000, 1, 3), np.uint8), fixed)
+    assert resize(np.zeros((1000, 1, 3), np.uint8), fixed).shape == (32, 320, 3)
+    assert resize(np.zeros((20000, 1, 3), np.uint8), InputSpec()).shape == (32, 32, 3)
+
+
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
     picture = noise(32, 64)
     assert np.array_equal(resize(picture, InputSpec()), picture)
