@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import tyro
 
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, write_atomically
+from crnn.commands import sentence
 from crnn.quantisation import Range
 from crnn.runtimes import Runtime, open_runtime
 from data.lines import Line
@@ -94,17 +95,20 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(ExportOptions, args=argv, prog="crnn export")
     reports = []
-    for report in export(options, f"crnn export {shlex.join(argv)}"):
+    for report in export(options, f"crnn export {shlex.join(argv)}", go_on=True):
         reports.append(report)
         if not options.json:
             print(summary(report), flush=True)
     if options.json:
         print(json.dumps(reports, ensure_ascii=False, indent=1))
-    return 0
+    return 0 if len(reports) == len(options.targets()) else 1
 
 
-def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]]:
-    """Writes one format after the other and gives what its JSON holds; see ExportJob.write."""
+def export(options: ExportOptions, command: str = "", go_on: bool = False) -> Iterator[dict[str, Any]]:
+    """Writes one format after the other and gives what its JSON holds; see ExportJob.write.
+
+    go_on: after a format that is refused, with its sentence on stderr, write the others; else the error ends it all.
+    """
     if options.model.suffix in {Path(f"model{target.suffix}").suffix for target in TARGETS.values()}:
         raise ValueError(f"{options.model} is an exported file; give the checkpoint (.pt) that it was made from")
     targets = options.targets()
@@ -112,9 +116,18 @@ def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]
         raise ValueError(f"--fixed-width has no part in {', '.join(targets)}; leave it out")
     outs = out_paths(options.model, targets, options.out)
     job = ExportJob(options, command)
-    _ = job.held_out  # what is wrong with --validation is said before the work
+    for name in targets:  # what is wrong with --fixed-width, --data or --validation is said before the work
+        job.spec_of(TARGETS[name])
+    _ = job.lines, job.held_out
     for name, out in zip(targets, outs, strict=True):
-        yield job.write(name, out)
+        try:
+            report = job.write(name, out)
+        except (ValueError, OSError) as error:
+            if not go_on:
+                raise
+            print(f"crnn export: {sentence(error)}", file=sys.stderr)
+            continue
+        yield report
 
 
 class ExportJob:

@@ -142,6 +142,31 @@ def test_a_refused_file_leaves_the_earlier_one_as_it_was(
     assert [path.read_bytes() for path in (out, tmp_path / "s.onnx.json")] == before
 
 
+def test_a_refused_format_does_not_keep_the_others_from_being_written(
+    random_checkpoint: Callable[..., Path],
+    labelled_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(TARGETS, "onnx", replace(TARGETS["onnx"], write=write_a_little_wrong))
+    given = ["--model", random_checkpoint(), "--data", labelled_folder, "--out", tmp_path / "phone", "--json"]
+    assert main([*map(str, given), "--to", "onnx", "tflite"]) == 1
+    told = capsys.readouterr()
+    assert [report["target"] for report in json.loads(told.out)] == ["tflite"]
+    assert re.fullmatch(r"(?s)crnn export: .*resnet18\.onnx does not read as the network does .*\n", told.err)
+    assert sorted(path.name for path in (tmp_path / "phone").iterdir()) == ["resnet18.tflite", "resnet18.tflite.json"]
+
+
+def test_a_fixed_width_that_cannot_be_is_refused_before_other_formats_are_written(
+    random_checkpoint: Callable[..., Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(random_checkpoint(), ("all",), tmp_path / "phone", (str(labelled_folder),), fixed_width=100)
+    with pytest.raises(ValueError, match="--fixed-width is 100; give a multiple of 8"):
+        next(export(options))
+    assert not (tmp_path / "phone").exists()
+
+
 def test_an_untrained_network_is_judged_by_numbers_alone_and_that_is_said(
     random_checkpoint: Callable[..., Path], labelled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
