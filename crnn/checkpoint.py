@@ -236,6 +236,11 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"the sum of its part {damaged} is wrong")
 
 
+def is_stream(path: Path) -> bool:
+    """Whether path is such as /dev/stdout, which is written to and not replaced."""
+    return path.parts[:2] in (("/", "dev"), ("/", "proc")) or path.is_fifo()
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls write with a temporary file beside path, syncs it and renames it to path.
 
@@ -243,7 +248,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary, given = "", path
     try:
-        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or path.is_fifo():  # such as /dev/stdout: not to be replaced
+        if is_stream(path):
             with path.open("wb") as file:
                 write(file)
             return
@@ -262,7 +267,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise OSError(
                 f"{given} could not be written ({error.strerror or error}); free some disk space or choose another "
-                f"--out; "
-                "what was there before is unchanged"
+                "place; what was there before is unchanged"
             ) from error
         raise

@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_file_stays(path: Path, repo
     run = subprocess.run(command, capture_output=True, text=True, cwd=repository, timeout=300, check=False)
     assert run.returncode == 1
     assert run.stderr == (
-        f"{path} could not be written (File too large); free some disk space or choose another --out; "
+        f"{path} could not be written (File too large); free some disk space or choose another place; "
         "what was there before is unchanged\n"
     )
     assert path.read_bytes() == before
