@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
     files = found_files(options.inputs, complaints)
     if options.draw is not None:
         refuse_drawing_over(files, options.draw)
+        refuse_drawing_into(options.inputs, options.draw)
     count, unsure, entries, taken = 0, 0, [], set[Path]()
     for file, picture, reading in readings(files, recogniser, options, complaints):
         count += 1
@@ -211,6 +212,13 @@ def refuse_drawing_over(files: list[Found], folder: Path) -> None:
     for drawing in drawings:
         if drawing.parent in beside and drawing.exists():
             raise ValueError(f"--draw {folder} would write over {drawing}; give the drawings a folder of their own")
+
+
+def refuse_drawing_into(inputs: tuple[Path, ...], folder: Path) -> None:
+    """ValueError where the drawings would lie in a folder that is read, and be read with it the next time."""
+    for path in inputs:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"--draw {folder} lies in {path}, which is read; give the drawings a place outside it")
 
 
 def readings(

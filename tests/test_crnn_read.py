@@ -339,6 +339,15 @@ def test_a_drawing_never_takes_the_place_of_a_file_beside_the_picture(
     assert beside.read_bytes() == before
 
 
+def test_drawings_in_a_folder_that_is_read_are_refused_for_they_would_be_read_too(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("photo.png", "ab").parent
+    assert read(folder, "--draw", folder / "drawn") == 1
+    assert f"--draw {folder / 'drawn'} lies in {folder}, which is read" in capsys.readouterr().err
+    assert not (folder / "drawn").exists()
+
+
 def test_a_very_flat_picture_is_not_enlarged_beyond_bounds() -> None:
     flat = np.zeros((1, 9000, 3), np.uint8)
     assert draw_reading(flat, Reading("a", 1.0, (Span(0, 1),), (1.0,)), [(0.0, 4.0)]).width < 17_000
