@@ -234,6 +234,16 @@ def test_what_is_no_character_model_is_refused_in_one_sentence(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_exported_file_is_named_as_one_with_what_belongs_there(
+    tmp_path: Path, crops_folder: Callable[..., Path]
+) -> None:
+    (tmp_path / "s.onnx").write_bytes(b"\x08\x08whatever")
+    with pytest.raises(
+        ValueError, match=r"s\.onnx is an exported file; give a model \(\.pt\) of crnn characters train"
+    ):
+        run(crops_folder(A=1), tmp_path / "s.onnx", tmp_path / "out")
+
+
 def test_crnn_read_refuses_a_character_model_and_crnn_info_tells_what_it_is(
     tmp_path: Path, model: Path, crops_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

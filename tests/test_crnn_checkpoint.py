@@ -126,6 +126,14 @@ def test_bytes_that_are_nothing_are_refused_in_one_sentence_each(path: Path) -> 
         refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("photo.png", "a picture"), ("s.int8.onnx", "an exported file"), ("notes", "no checkpoint")]
+)
+def test_a_file_of_another_kind_is_told_from_a_damaged_checkpoint(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(b"something else")
+    assert refusal(tmp_path / name) == f"{tmp_path / name} is {what}; give a checkpoint (.pt) of crnn train or distill"
+
+
 class Intruder:
     """What a malicious file would hold: unpickling it creates a file."""
 

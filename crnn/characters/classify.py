@@ -26,7 +26,7 @@ from crnn.characters.model import CharacterModel, centre_probabilities, class_pr
 from crnn.characters.reading import learnt_scores, read_classes
 from crnn.characters.regions import mean_features
 from crnn.characters.support import support_crops, support_labels
-from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
+from crnn.checkpoint import CHARACTERS, FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
 from crnn.commands import refuse_writing_into, require_writable, sentence
 from crnn.model import available_device
 from crnn.progress import with_progress
@@ -88,7 +88,7 @@ def classify(options: ClassifyOptions) -> int:
     device = available_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    content = load_tensors(options.model)
+    content = load_tensors(options.model, CHARACTERS)
     source = open_lines(options.source)
     if has_format(content, FEW_SHOT_FORMAT):
         model = few_shot_model(content, options.model).to(device)
