@@ -21,10 +21,12 @@ from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans, words_d
 from crnn.words import KnownWords, listed_words
 from data.lines import Picture
 from data.picture import InputSpec, decode_as_shown, missing_margin, refuse_vast_margins
-from data.picture_files import PictureFiles
+from data.picture_files import PictureFiles, is_picture_name
 
 PROG = "crnn read"
 BEAM = 16
+NO_PICTURES = (".tsv", ".txt", ".csv", ".json", ".xml", ".md")
+"""Ends of what usually lies beside pictures, and is passed over without a word."""
 BATCHES_AT_ONCE = 8
 """Pictures of so many batches are open together, so that lines of one width find each other."""
 
@@ -192,13 +194,21 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
             continue
         try:
             files = PictureFiles(path)
-            names = files.pictures()
+            every = list(files.walk(complaints.add))
+            names = [name for name in every if is_picture_name(name)]
             if not names:
                 raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
             folder = path if path.is_dir() else None
             found += [
                 Found(files.key(name), name, partial(files.read, name), folder and folder / name) for name in names
             ]
+            others = [name for name in every if not is_picture_name(name) and not name.lower().endswith(NO_PICTURES)]
+            if others:
+                print(
+                    f"{PROG}: {path}: passed over {len(others)} files that do not end as pictures do, such as "
+                    f"{escaped(others[0])}; pictures are read when they are named themselves",
+                    file=sys.stderr,
+                )
         except (OSError, ValueError) as error:
             complaints.add(error)
     return found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,6 +82,52 @@ def test_a_folder_is_read_whole_in_the_order_of_names(
         [f"{folder}/b.png", "b"],
         [f"{folder}/c.png", "c"],
     ]
+
+
+def test_jpegs_by_their_rarer_names_are_read_and_what_may_be_a_picture_is_told(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("a.jfif", "ab").parent
+    painted("b.JPE", "bc"), painted("c.heic", "ca"), painted("d", "cb")
+    (folder / "notes.txt").write_text("no picture")
+    assert read(folder) == 0
+    told = capsys.readouterr()
+    assert [row.split("\t")[1] for row in told.out.splitlines()] == ["ab", "bc"]
+    assert "passed over 2 files that do not end as pictures do, such as c.heic" in told.err
+
+
+def test_a_subfolder_that_cannot_be_listed_is_told_and_the_others_are_read(
+    read: Read,
+    painted: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, locked = painted("z.png", "ab").parent, painted("locked/a.png", "bc").parent
+    listed = os.scandir
+
+    def scandir(place: str) -> Any:
+        if place == str(locked):
+            raise PermissionError(13, "Permission denied", place)
+        return listed(place)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    assert read(folder) == 1
+    assert capsys.readouterr() == (f"{folder}/z.png\tab\t1.000\n", f"crnn read: {locked}: Permission denied\n")
+
+
+def test_links_that_lead_back_are_not_followed_and_one_that_leads_nowhere_is_named(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("z.png", "ab").parent
+    deeper = painted("sub/y.png", "bc").parent
+    (deeper / "up").symlink_to(folder)
+    (deeper / "itself.png").symlink_to(deeper / "itself.png")
+    (folder / "gone.png").symlink_to(folder / "was-here.png")
+    assert read(folder) == 1
+    out, err = capsys.readouterr()
+    assert [row.split("\t")[0] for row in out.splitlines()] == [f"{folder}/sub/y.png", f"{folder}/z.png"]
+    assert f"{folder}/gone.png is a link to a file that is not there; mend or remove it" in err
+    assert "itself.png" in err
 
 
 def test_a_photo_is_read_as_viewers_show_it(
