@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -30,6 +31,9 @@ def run_command(prog: str, function: Callable[[list[str]], int], argv: list[str]
     POCKET_CRNN_TRACEBACK=1 in the environment every error does.
     """
     own_packages_first()
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is escaped, and ends no command
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its warnings would stand beside our sentences
     try:
         return function(argv)
