@@ -136,6 +136,17 @@ def test_a_strip_whose_margins_would_fill_the_memory_is_refused_and_no_other_pic
     assert resize(np.zeros((20000, 1, 3), np.uint8), InputSpec()).shape == (32, 32, 3)
 
 
+def test_the_transparent_colour_of_an_rgb_png_counts_and_the_grey_of_a_grey_one_does_not() -> None:
+    def decoded(pixels: NDArray[np.uint8], transparency: tuple[int, int, int] | int) -> Picture:
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "PNG", transparency=transparency)
+        return decode_picture(encoded.getvalue(), "x")
+
+    colour = np.array([[(10, 20, 30), (10, 20, 31)]], np.uint8)
+    assert decoded(colour, (10, 20, 30)).tolist() == [[[255, 255, 255], [10, 20, 31]]]
+    assert decoded(colour[:, :, 0], 10).tolist() == [[[10, 10, 10], [10, 10, 10]]]
+
+
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
     picture = noise(32, 64)
     assert np.array_equal(resize(picture, InputSpec()), picture)
