@@ -31,6 +31,9 @@ CHARACTER_FORMAT = "pocket-crnn characters"
 FEW_SHOT_FORMAT = "pocket-crnn few-shot"
 """Of files that tell characters apart by a support (crnn/characters/few_shot.py)."""
 VERSION = 1
+RECOGNISER = "a checkpoint (.pt) of crnn train or distill"
+CHARACTERS = "a model (.pt) of crnn characters train, learn or episodes"
+EXPORTED = (".onnx", ".tflite", ".ncnn.zip", ".mnn.zip")
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,8 @@ def has_format(content: dict[str, Any], name: str) -> bool:
         return False
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
-    """What save_tensors wrote, read with the restricted loader."""
+def load_tensors(path: Path, wanted: str = RECOGNISER) -> dict[str, Any]:
+    """What save_tensors wrote, read with the restricted loader. wanted: what messages ask for."""
     import torch
 
     if not path.exists():
@@ -210,20 +213,31 @@ def load_tensors(path: Path) -> dict[str, Any]:
         _check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # the loader's doubts about damaged files; ours follow
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, or is damaged, so it is not loaded; "
-            "give a checkpoint that crnn train or distill wrote"
-        ) from error
     except Exception as error:  # what the restricted loader stumbles over in a damaged file may be of any kind
+        if other := _other_kind(path):
+            raise ValueError(f"{path} is {other}; give {wanted}") from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values, or is damaged, so it is not loaded; give {wanted}"
+            ) from error
         reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a whole checkpoint ({reason}); copy it again or train it anew") from error
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a pocket-crnn checkpoint; give one that crnn train or "
-            f"distill wrote"
-        )
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a pocket-crnn checkpoint; give {wanted}")
     return content
+
+
+def _other_kind(path: Path) -> str:
+    """What a file that the loader refused is instead; empty where it does begin as torch's files do."""
+    from data.picture_files import is_picture_name
+
+    if path.name.lower().endswith(EXPORTED):
+        return "an exported file"
+    if is_picture_name(path.name):
+        return "a picture"
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "" if start in (b"", b"P", b"PK") or start[:1] == b"\x80" else "no checkpoint"
 
 
 def _check_sums(path: Path) -> None:
@@ -236,6 +250,11 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"the sum of its part {damaged} is wrong")
 
 
+def is_stream(path: Path) -> bool:
+    """Whether path is such as /dev/stdout, which is written to and not replaced."""
+    return path.parts[:2] in (("/", "dev"), ("/", "proc")) or path.is_fifo()
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls write with a temporary file beside path, syncs it and renames it to path.
 
@@ -243,7 +262,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary, given = "", path
     try:
-        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or path.is_fifo():  # such as /dev/stdout: not to be replaced
+        if is_stream(path):
             with path.open("wb") as file:
                 write(file)
             return
@@ -262,7 +281,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise OSError(
                 f"{given} could not be written ({error.strerror or error}); free some disk space or choose another "
-                f"--out; "
-                "what was there before is unchanged"
+                "place; what was there before is unchanged"
             ) from error
         raise

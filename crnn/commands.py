@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import sys
+import tempfile
 import traceback
 import types
 from collections.abc import Callable, Iterable, Sequence, Sized
@@ -30,6 +32,9 @@ def run_command(prog: str, function: Callable[[list[str]], int], argv: list[str]
     POCKET_CRNN_TRACEBACK=1 in the environment every error does.
     """
     own_packages_first()
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is escaped, and ends no command
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its warnings would stand beside our sentences
     try:
         return function(argv)
@@ -285,7 +290,7 @@ def refuse_writing_over(out: Path, sources: Iterable[Path | str], flag: str = "-
 def refuse_writing_into(out: Path, sources: Iterable[Path | str], flag: str) -> None:
     """ValueError where a file would take the place of a source, or of a file in one; OSError where it cannot be there.
 
-    For what is written after long work: the folder that it goes to is made.
+    For what is written after long work; see require_writable.
     """
     from data.picture_files import is_picture_name
 
@@ -296,7 +301,25 @@ def refuse_writing_into(out: Path, sources: Iterable[Path | str], flag: str) -> 
             raise ValueError(f"{flag} {out} is, or belongs to, what is read here; give another name")
     if out.is_dir():
         raise IsADirectoryError(f"{flag} {out} is a folder; give the name of a file")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(out, flag)
+
+
+def require_writable(out: Path, flag: str) -> None:
+    """OSError naming flag and out where nothing can be written beside out, whose folder is made; for before long work.
+
+    A file is made and removed there: what permissions say is not all, on a file system that is read-only or full.
+    """
+    from crnn.checkpoint import is_stream
+
+    if is_stream(out):
+        return
+    place = Path(os.path.realpath(out))  # a link stays one and is written through
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise OSError(f"{flag} {out} cannot be written ({error.strerror or error}); choose another place") from error
 
 
 def same_run(options: Any, sources: Iterable[Sized] = ()) -> str:

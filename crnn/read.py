@@ -20,11 +20,13 @@ from crnn.page import is_page
 from crnn.recogniser import Recogniser, beam_decoder, load, pixel_spans, words_decoder
 from crnn.words import KnownWords, listed_words
 from data.lines import Picture
-from data.picture import decode_as_shown
-from data.picture_files import PictureFiles
+from data.picture import InputSpec, decode_as_shown, missing_margin, refuse_vast_margins
+from data.picture_files import PictureFiles, is_picture_name
 
 PROG = "crnn read"
 BEAM = 16
+NO_PICTURES = (".tsv", ".txt", ".csv", ".json", ".xml", ".md")
+"""Ends of what usually lies beside pictures, and is passed over without a word."""
 BATCHES_AT_ONCE = 8
 """Pictures of so many batches are open together, so that lines of one width find each other."""
 
@@ -97,6 +99,7 @@ def main(argv: list[str]) -> int:
     files = found_files(options.inputs, complaints)
     if options.draw is not None:
         refuse_drawing_over(files, options.draw)
+        refuse_drawing_into(options.inputs, options.draw)
     count, unsure, entries, taken = 0, 0, [], set[Path]()
     for file, picture, reading in readings(files, recogniser, options, complaints):
         count += 1
@@ -191,13 +194,21 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
             continue
         try:
             files = PictureFiles(path)
-            names = files.pictures()
+            every = list(files.walk(complaints.add))
+            names = [name for name in every if is_picture_name(name)]
             if not names:
                 raise ValueError(f"{path} holds no pictures; give a folder or a zip of them")
             folder = path if path.is_dir() else None
             found += [
                 Found(files.key(name), name, partial(files.read, name), folder and folder / name) for name in names
             ]
+            others = [name for name in every if not is_picture_name(name) and not name.lower().endswith(NO_PICTURES)]
+            if others:
+                print(
+                    f"{PROG}: {path}: passed over {len(others)} files that do not end as pictures do, such as "
+                    f"{escaped(others[0])}; pictures are read when they are named themselves",
+                    file=sys.stderr,
+                )
         except (OSError, ValueError) as error:
             complaints.add(error)
     return found
@@ -213,6 +224,13 @@ def refuse_drawing_over(files: list[Found], folder: Path) -> None:
             raise ValueError(f"--draw {folder} would write over {drawing}; give the drawings a folder of their own")
 
 
+def refuse_drawing_into(inputs: tuple[Path, ...], folder: Path) -> None:
+    """ValueError where the drawings would lie in a folder that is read, and be read with it the next time."""
+    for path in inputs:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"--draw {folder} lies in {path}, which is read; give the drawings a place outside it")
+
+
 def readings(
     files: list[Found], recogniser: Recogniser, options: ReadOptions, complaints: Complaints
 ) -> Iterator[tuple[Found, Picture, Reading]]:
@@ -224,7 +242,7 @@ def readings(
             lines = []
             for file in files[start : start + at_once]:
                 try:
-                    lines.append((file, line_picture(file)))
+                    lines.append((file, line_picture(file, recogniser.info.input_spec)))
                 except (OSError, ValueError) as error:
                     complaints.add(error)
             texts = recogniser.read([picture for _, picture in lines], options.batch)
@@ -233,11 +251,15 @@ def readings(
             bar.advance(task, min(at_once, len(files) - start))
 
 
-def line_picture(file: Found) -> Picture:
-    """The decoded picture as viewers show it; ValueError or OSError where there is none, or it is plainly a page."""
+def line_picture(file: Found, spec: InputSpec) -> Picture:
+    """The decoded picture as viewers show it.
+
+    ValueError or OSError where there is none, it is plainly a page, or it is too high for the spec's margins.
+    """
     picture = decode_as_shown(file.read(), file.path)
+    height, width = picture.shape[:2]
+    refuse_vast_margins(height, width, missing_margin(height, width, spec), file.path)
     if is_page(picture):
-        height, width = picture.shape[:2]
         raise ValueError(
             f"{file.path} is a page ({width} x {height} pixels, several lines of text one below the other) and not a "
             "line; cut it into lines first"

@@ -17,7 +17,7 @@ from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outsid
 from crnn.runtimes import Runtime, open_runtime
 from crnn.words import KnownWords, english_words, read_words
 from data.lines import Picture
-from data.picture import InputSpec, missing_margin, natural_width, prepare, shown_columns
+from data.picture import InputSpec, missing_margin, natural_width, prepare, refuse_vast_margins, shown_columns
 
 MODELS = Path(str(importlib.resources.files("crnn"))) / "models"
 """Where the models lie that come with the package, each with a card: checkpoints, and students as PACKAGED."""
@@ -45,7 +45,7 @@ class Recogniser:
         pictures: uint8 (height, width, 3) RGB, of any sizes. Those of one natural width share a batch of at most
         batch; nothing is padded, so a line reads the same alone and in any company. Where the input spec says so,
         a picture much higher than wide is also read turned, both ways, and the most confident reading wins.
-        ValueError where a picture is not of this kind, or the model gives NaN.
+        ValueError where a picture is not of this kind or far too high for its margins, or the model gives NaN.
         """
         if batch < 1:
             raise ValueError(f"batch is {batch}; give at least 1")
@@ -97,6 +97,7 @@ def _attitudes(index: int, picture: Picture, spec: InputSpec) -> list[tuple[int,
             "as data.picture.decode_picture gives it"
         )
     height, width = picture.shape[:2]
+    refuse_vast_margins(height, width, missing_margin(height, width, spec), f"picture {index}")
     upright = spec.turn_above and height > spec.turn_above * width
     return [(index, degrees) for degrees in ((0, 90, 270) if upright else (0,))]
 

@@ -83,6 +83,11 @@ class FolderLines:
             raise ValueError(f"the name {name!r} in {self.path} is not UTF-8; rename the file") from error
         return Entry(self._files.read(name), self._labels[index], name, group=self._groups[index])
 
+    def encoded(self, index: int) -> bytes:
+        if not 0 <= index < len(self._names):
+            raise IndexError(f"{self.path} holds {len(self._names)} lines; there is no line {index}")
+        return self._files.read(self._names[index])
+
     def texts(self) -> Sequence[str | None]:
         return self._texts
 

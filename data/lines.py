@@ -83,6 +83,10 @@ class StoredLines(LineSource, ReducibleLines, Protocol):
         """The line as it is stored: the picture's bytes and the label before NFC; ValueError where one is missing."""
         ...
 
+    def encoded(self, index: int, /) -> bytes:
+        """The picture's bytes as they are stored, whatever its name; ValueError where they are missing."""
+        ...
+
 
 def required_columns(text: str) -> int:
     """Columns that CTC needs for this text: one a character and one blank between equal neighbours."""
@@ -124,6 +128,9 @@ class Subset:
 
     def entry(self, index: int) -> Entry:
         return self.source.entry(self.indices[index])
+
+    def encoded(self, index: int) -> bytes:
+        return self.source.encoded(self.indices[index])
 
     def sizes(self) -> Sequence[tuple[int, int]]:
         sizes = self.source.sizes()

@@ -137,6 +137,9 @@ class LmdbLines:
             None if group is None else _decode_text(group, place, "group"),
         )
 
+    def encoded(self, index: int) -> bytes:
+        return self.entry(index).encoded
+
     def sizes(self) -> Sequence[tuple[int, int]]:
         if self._sizes is None:
             sizes = {number: picture_size(value, self._place(number)) for number, value in self._values(b"image")}

@@ -25,6 +25,9 @@ EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
 """Of JPEG, PNG and WebP."""
 TIFF_MARKS = (b"II*\0", b"MM\0*")
 
+MOST_WITH_MARGINS = 100_000_000
+"""Pixels of a picture with its margins: they are as high as the picture, so a strip of 1 x 20000 would need 4e9."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -273,6 +276,16 @@ def missing_margin(height: int, width: int, spec: InputSpec) -> int:
     return max(0, round(spec.min_width * height / spec.height) - width)
 
 
+def refuse_vast_margins(height: int, width: int, margin: int, name: str = "a picture") -> None:
+    """ValueError where a picture of this size would have more than MOST_WITH_MARGINS pixels with its margin."""
+    if margin and height * (width + margin) > MOST_WITH_MARGINS:
+        raise ValueError(
+            f"{name} ({width} x {height} pixels) is too high for a line: with the margins that this model asks for it "
+            f"would have {height * (width + margin) / 1e6:,.0f} megapixels of at most {MOST_WITH_MARGINS // 10**6}; "
+            "cut lines out of it, or make it smaller"
+        )
+
+
 def shown_columns(
     height: int, width: int, spec: InputSpec, pixels_per_column: int, extra_columns: int = 0
 ) -> tuple[int, int]:
@@ -293,9 +306,13 @@ def shown_columns(
 
 
 def with_margins(picture: Picture, total: int) -> Picture:
-    """total more pixels of width, half on each side, each side in the mean colour of its edge column."""
+    """total more pixels of width, half on each side, each side in the mean colour of its edge column.
+
+    ValueError where that would be more than MOST_WITH_MARGINS pixels.
+    """
     if not total:
         return picture
+    refuse_vast_margins(picture.shape[0], picture.shape[1], total)
     left = total // 2
     sides = [
         np.broadcast_to(np.rint(picture[:, edge].mean(axis=0)).astype(np.uint8), (picture.shape[0], n, 3))

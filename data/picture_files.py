@@ -6,11 +6,15 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
+PICTURE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2"
+)  # fmt: skip
+Unreadable = Callable[[OSError], None]
+"""What is called for a folder that cannot be listed."""
 UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError)
 ABSENT = (KeyError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -37,10 +41,14 @@ class PictureFiles:
         """All files, sorted."""
         return list(self.walk())
 
-    def walk(self) -> Iterator[str]:
-        """All files in sorted order; of a folder, only the names of one subfolder are held at a time."""
+    def walk(self, unreadable: Unreadable | None = None) -> Iterator[str]:
+        """All files in sorted order; of a folder, only the names of one subfolder are held at a time.
+
+        A link to a folder that it lies in is not followed. unreadable: takes the error of a subfolder that cannot be
+        listed, and the others follow; without it the error is raised.
+        """
         if not self._is_zip:
-            yield from _below(str(self.path), "")
+            yield from _below(str(self.path), "", unreadable, (os.path.realpath(self.path),))
             return
         names = (entry.filename for entry in self._opened().infolist() if not entry.is_dir())
         yield from sorted(name for name in names if not any(map(_is_hidden, name.split("/"))))
@@ -74,6 +82,10 @@ class PictureFiles:
         try:
             return self._opened().open(name) if self._is_zip else (self.path / name).open("rb")
         except ABSENT as error:
+            if not self._is_zip and (self.path / name).is_symlink():
+                raise FileNotFoundError(
+                    f"{self.key(name)} is a link to a file that is not there; mend or remove it"
+                ) from error
             raise FileNotFoundError(f"there is no {name} in {self.path}; add it or remove its label") from error
         except UNREADABLE as error:
             raise self._unreadable(name, error) from error
@@ -99,15 +111,29 @@ def is_picture_name(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def _below(folder: str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        # A folder sorts as its files do, with the slash that follows its name.
-        found = sorted((e.name + "/" * e.is_dir(), e.path) for e in entries if not _is_hidden(e.name))
+def _below(folder: str, prefix: str, unreadable: Unreadable | None, above: tuple[str, ...]) -> Iterator[str]:
+    """above: the real paths of folder and of those that it was reached through."""
+    try:
+        with os.scandir(folder) as entries:
+            # A folder sorts as its files do, with the slash that follows its name.
+            found = sorted((e.name + "/" * _is_folder(e), e.path) for e in entries if not _is_hidden(e.name))
+    except OSError as error:
+        if unreadable is None or not prefix:
+            raise
+        unreadable(error)
+        return
     for name, path in found:
-        if name.endswith("/"):
-            yield from _below(path, prefix + name)
-        else:
+        if not name.endswith("/"):
             yield prefix + name
+        elif (real := os.path.realpath(path)) not in above:
+            yield from _below(path, prefix + name, unreadable, (*above, real))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_hidden(part: str) -> bool:

@@ -6,6 +6,7 @@ import datetime
 import json
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import tyro
 
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, write_atomically
+from crnn.commands import sentence
 from crnn.quantisation import Range
 from crnn.runtimes import Runtime, open_runtime
 from data.lines import Line
@@ -25,7 +27,7 @@ from data.picture import InputSpec
 from export.calibration import Quantisation, calibrate, gridded_values, with_pooled
 from export.operators import Conv, Graph, Linear, Lstm
 from export.parity import Expected, Parity, compare, expect, reads_enough, require, require_same, widened
-from export.report import Written, summarise
+from export.report import OperatorReport, Written, summarise
 from export.sensitivity import Search, search
 from export.targets import NOT_IN_ALL, TARGETS, Target, TargetName
 from export.temperature import Temperature, fit_temperature
@@ -62,7 +64,8 @@ class ExportOptions:
     validation_lines: int = 1000
     """At most so many; 0 fits no temperature."""
     max_drop: float = 0.01
-    """Share of the calibration lines that int8 may lose; beyond it operators are kept in float, one by one."""
+    """Share of the calibration lines that int8 may lose, of those without labels by other texts where the network is
+    sure; beyond it operators are kept in float, one by one."""
     fixed_width: int | None = None
     """Pixels, of formats with a fixed width; left out: 320, or the model's own where it takes one width alone."""
     seed: int = 0
@@ -92,17 +95,20 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(ExportOptions, args=argv, prog="crnn export")
     reports = []
-    for report in export(options, f"crnn export {shlex.join(argv)}"):
+    for report in export(options, f"crnn export {shlex.join(argv)}", go_on=True):
         reports.append(report)
         if not options.json:
             print(summary(report), flush=True)
     if options.json:
         print(json.dumps(reports, ensure_ascii=False, indent=1))
-    return 0
+    return 0 if len(reports) == len(options.targets()) else 1
 
 
-def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]]:
-    """Writes one format after the other and gives what its JSON holds; see ExportJob.write."""
+def export(options: ExportOptions, command: str = "", go_on: bool = False) -> Iterator[dict[str, Any]]:
+    """Writes one format after the other and gives what its JSON holds; see ExportJob.write.
+
+    go_on: after a format that is refused, with its sentence on stderr, write the others; else the error ends it all.
+    """
     if options.model.suffix in {Path(f"model{target.suffix}").suffix for target in TARGETS.values()}:
         raise ValueError(f"{options.model} is an exported file; give the checkpoint (.pt) that it was made from")
     targets = options.targets()
@@ -110,9 +116,18 @@ def export(options: ExportOptions, command: str = "") -> Iterator[dict[str, Any]
         raise ValueError(f"--fixed-width has no part in {', '.join(targets)}; leave it out")
     outs = out_paths(options.model, targets, options.out)
     job = ExportJob(options, command)
-    _ = job.held_out  # what is wrong with --validation is said before the work
+    for name in targets:  # what is wrong with --fixed-width, --data or --validation is said before the work
+        job.spec_of(TARGETS[name])
+    _ = job.lines, job.held_out
     for name, out in zip(targets, outs, strict=True):
-        yield job.write(name, out)
+        try:
+            report = job.write(name, out)
+        except (ValueError, OSError) as error:
+            if not go_on:
+                raise
+            print(f"crnn export: {sentence(error)}", file=sys.stderr)
+            continue
+        yield report
 
 
 class ExportJob:
@@ -233,6 +248,13 @@ class ExportJob:
             require_same(open_runtime(kept_file, threads=1), runtime, expected[0], str(out))
             report["bytes"] = len(final.content)
             write_atomically(out, lambda file: file.write(final.content))
+        if found and (share := float_share(written.operators)) > 0.5:
+            print(
+                f"crnn export: {out} keeps {share:.0%} of its weights in float, for quantised it would lose "
+                f"{found.drops[0]:.1%} of {len(self.lines.calibration)} calibration lines where --max-drop allows "
+                f"{self.options.max_drop:.1%}; allow more, or calibrate on more lines or labelled ones",
+                file=sys.stderr,
+            )
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
         write_atomically(report_path(out), lambda file: file.write(text.encode()))
         return report
@@ -270,7 +292,7 @@ class ExportJob:
             return compare(runtime, lines, info.charset, target.gate, company=False)
 
         def drop(keep_float: frozenset[str]) -> float:
-            return lost(parity(keep_float, self.calibration))
+            return parity(keep_float, self.calibration).lost
 
         def cost(name: str) -> float:
             return parity(frozenset(operators) - {name}, self.calibration[:COST_LINES]).relative
@@ -317,11 +339,10 @@ class ExportJob:
         return report
 
 
-def lost(parity: Parity) -> float:
-    """Share of the lines that the file loses: of right ones where there are labels, else of equal texts."""
-    if parity.labelled:
-        return (parity.right_network - parity.right_file) / parity.labelled
-    return 1 - parity.same / max(parity.lines, 1)
+def float_share(operators: Sequence[OperatorReport]) -> float:
+    """Share of the weights, by number, that an int8 file holds in float32."""
+    weighted = [(o.bytes / (1 if o.weights.startswith("int8") else 4), o) for o in operators if o.weights != "none"]
+    return sum(n for n, o in weighted if not o.weights.startswith("int8")) / max(sum(n for n, _ in weighted), 1)
 
 
 @contextmanager

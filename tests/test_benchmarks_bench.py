@@ -78,6 +78,19 @@ def test_figures_never_take_the_place_of_what_is_read(colour_reader: Path, colou
             main([*given, "--json", str(place)])
 
 
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_read(
+    colour_reader: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(**_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", read_only)
+    monkeypatch.setattr("benchmarks.bench.read_sets", None)
+    given = ["--models", str(colour_reader), "--data", str(colours), "--json", str(tmp_path / "r.json")]
+    with pytest.raises(OSError, match=r"--json .*r\.json cannot be written \(Read-only file system\); choose another"):
+        main(given)
+
+
 def test_accuracy_counts_lines_and_letters(results: dict[str, Any]) -> None:
     (figures,) = results["results"]
     assert (figures["model"], figures["set"], figures["lines"]) == ("colours.onnx", "colours", 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,38 @@ def test_a_failure_leaves_no_folder_that_looks_whole(
     assert {p.name for p in tmp_path.iterdir()} == {"crops", "m.pt"}
 
 
+def test_a_place_that_cannot_be_written_is_named_before_any_crop_is_classified(
+    tmp_path: Path, model: Path, crops_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(**_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", read_only)
+    monkeypatch.setattr("crnn.characters.classify.classified_crops", None)
+    with pytest.raises(OSError, match=r"--out .*out cannot be written \(Read-only file system\); choose another"):
+        run(crops_folder(A=1), model, tmp_path / "out")
+
+
+def test_a_folder_within_what_is_read_is_refused_for_its_copies_would_be_read_too(
+    tmp_path: Path, model: Path, crops_folder: Callable[..., Path]
+) -> None:
+    folder = crops_folder(A=1)
+    with pytest.raises(ValueError, match=r"--out .*sorted lies in .*crops, whose crops the copies would join"):
+        run(folder, model, folder / "sorted")
+    assert not (folder / "sorted").exists()
+
+
+def test_a_crop_whose_name_is_not_utf_8_is_classified_and_copied_like_others(
+    tmp_path: Path, model: Path, crops_folder: Callable[..., Path]
+) -> None:
+    folder = crops_folder(A=2)
+    (folder / "labels.tsv").unlink()
+    os.rename(os.fsencode(folder / "images" / "0000.png"), os.fsencode(folder / "images") + b"/caf\xe9.png")
+    assert run(folder, model, tmp_path / "out", "--embeddings", str(tmp_path / "e.npz")) == 0
+    assert sorted(p.name for p in (tmp_path / "out" / "crops").rglob("*.png")) == ["images_0001.png", "images_caf_.png"]
+    assert "caf\\udce9.png" in (tmp_path / "out" / "classes.tsv").read_text(encoding="utf-8")
+
+
 def test_what_is_no_character_model_is_refused_in_one_sentence(
     tmp_path: Path,
     crops_folder: Callable[..., Path],
@@ -199,6 +232,16 @@ def test_what_is_no_character_model_is_refused_in_one_sentence(
     arguments = [str(crops_folder(A=1)), "--model", str(random_checkpoint()), "--out", str(tmp_path / "out")]
     assert run_command("crnn characters classify", classify_cli.main, arguments) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_exported_file_is_named_as_one_with_what_belongs_there(
+    tmp_path: Path, crops_folder: Callable[..., Path]
+) -> None:
+    (tmp_path / "s.onnx").write_bytes(b"\x08\x08whatever")
+    with pytest.raises(
+        ValueError, match=r"s\.onnx is an exported file; give a model \(\.pt\) of crnn characters train"
+    ):
+        run(crops_folder(A=1), tmp_path / "s.onnx", tmp_path / "out")
 
 
 def test_crnn_read_refuses_a_character_model_and_crnn_info_tells_what_it_is(
@@ -329,6 +372,14 @@ def test_a_few_shot_model_asks_for_its_support(
 ) -> None:
     with pytest.raises(ValueError, match=r"few\.pt is a few-shot model .* show it a few crops of each with --support"):
         run(crops_folder(A=2), few_shot, tmp_path / "out")
+
+
+def test_a_few_shot_model_refuses_another_way_to_tell_classes_apart(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path]
+) -> None:
+    folder = crops_folder(A=2)
+    with pytest.raises(ValueError, match=r"few\.pt is a few-shot model, .* by the support alone; leave out --by"):
+        run(folder, few_shot, tmp_path / "out", "--support", str(folder), "--by", "nearest-centre")
 
 
 def test_a_model_with_classes_refuses_a_support(tmp_path: Path, model: Path, crops_folder: Callable[..., Path]) -> None:

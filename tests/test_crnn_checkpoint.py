@@ -126,6 +126,14 @@ def test_bytes_that_are_nothing_are_refused_in_one_sentence_each(path: Path) -> 
         refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("photo.png", "a picture"), ("s.int8.onnx", "an exported file"), ("notes", "no checkpoint")]
+)
+def test_a_file_of_another_kind_is_told_from_a_damaged_checkpoint(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(b"something else")
+    assert refusal(tmp_path / name) == f"{tmp_path / name} is {what}; give a checkpoint (.pt) of crnn train or distill"
+
+
 class Intruder:
     """What a malicious file would hold: unpickling it creates a file."""
 
@@ -212,7 +220,7 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_file_stays(path: Path, repo
     run = subprocess.run(command, capture_output=True, text=True, cwd=repository, timeout=300, check=False)
     assert run.returncode == 1
     assert run.stderr == (
-        f"{path} could not be written (File too large); free some disk space or choose another --out; "
+        f"{path} could not be written (File too large); free some disk space or choose another place; "
         "what was there before is unchanged\n"
     )
     assert path.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -182,6 +183,13 @@ def test_an_interrupted_command_says_so_without_a_traceback(capsys: pytest.Captu
 
     assert run_command("crnn train", interrupted, []) == 130
     assert capsys.readouterr().err == "crnn train: interrupted\n"
+
+
+def test_a_character_that_the_terminal_lacks_is_escaped_and_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    assert run_command("crnn read", lambda _: print("5 \u20ac") or 0, []) == 0
+    assert shown.getvalue() == b"5 \\u20ac\n"
 
 
 def test_a_users_own_data_package_is_moved_behind_ours(

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from PIL import ExifTags, Image
 
@@ -20,6 +24,7 @@ from crnn.drawing import bounds, draw_reading, shown
 from crnn.info import main as info_main
 from crnn.page import is_page, text_bands
 from crnn.read import main
+from crnn.runtimes import open_runtime
 from data.lines import Picture
 
 Paint = Callable[[str], Picture]
@@ -77,6 +82,52 @@ def test_a_folder_is_read_whole_in_the_order_of_names(
         [f"{folder}/b.png", "b"],
         [f"{folder}/c.png", "c"],
     ]
+
+
+def test_jpegs_by_their_rarer_names_are_read_and_what_may_be_a_picture_is_told(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("a.jfif", "ab").parent
+    painted("b.JPE", "bc"), painted("c.heic", "ca"), painted("d", "cb")
+    (folder / "notes.txt").write_text("no picture")
+    assert read(folder) == 0
+    told = capsys.readouterr()
+    assert [row.split("\t")[1] for row in told.out.splitlines()] == ["ab", "bc"]
+    assert "passed over 2 files that do not end as pictures do, such as c.heic" in told.err
+
+
+def test_a_subfolder_that_cannot_be_listed_is_told_and_the_others_are_read(
+    read: Read,
+    painted: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, locked = painted("z.png", "ab").parent, painted("locked/a.png", "bc").parent
+    listed = os.scandir
+
+    def scandir(place: str) -> Any:
+        if place == str(locked):
+            raise PermissionError(13, "Permission denied", place)
+        return listed(place)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    assert read(folder) == 1
+    assert capsys.readouterr() == (f"{folder}/z.png\tab\t1.000\n", f"crnn read: {locked}: Permission denied\n")
+
+
+def test_links_that_lead_back_are_not_followed_and_one_that_leads_nowhere_is_named(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("z.png", "ab").parent
+    deeper = painted("sub/y.png", "bc").parent
+    (deeper / "up").symlink_to(folder)
+    (deeper / "itself.png").symlink_to(deeper / "itself.png")
+    (folder / "gone.png").symlink_to(folder / "was-here.png")
+    assert read(folder) == 1
+    out, err = capsys.readouterr()
+    assert [row.split("\t")[0] for row in out.splitlines()] == [f"{folder}/sub/y.png", f"{folder}/z.png"]
+    assert f"{folder}/gone.png is a link to a file that is not there; mend or remove it" in err
+    assert "itself.png" in err
 
 
 def test_a_photo_is_read_as_viewers_show_it(
@@ -161,6 +212,22 @@ def test_a_picture_whose_header_promises_too_many_pixels_is_named_too(
     huge.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     assert read(huge) == 1
     assert capsys.readouterr().err.startswith(f"crnn read: {huge} does not decode as a picture")
+
+
+def test_a_strip_too_high_for_its_margins_is_named_and_the_others_are_read(
+    colour_reader: Path, painted: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = open_runtime(colour_reader).info
+    stored = onnx.load(str(colour_reader))
+    spec = replace(info.input_spec, narrow="margins")
+    onnx.helper.set_model_props(stored, {"pocket_crnn": replace(info, input_spec=spec).to_json()})
+    onnx.save(stored, str(with_margins := tmp_path / "margins.onnx"))
+    good, strip = painted("good.png", "ab.c"), painted("a-strip.png", "a")
+    cv2.imwrite(str(strip), np.zeros((20000, 1, 3), np.uint8))
+    assert run_command("crnn read", main, [str(good.parent), "--model", str(with_margins)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{good}\tab")
+    assert captured.err.startswith(f"crnn read: {strip} (1 x 20000 pixels) is too high for a line")
 
 
 def test_a_page_is_named_as_one_and_the_others_are_read(
@@ -320,6 +387,15 @@ def test_a_drawing_never_takes_the_place_of_a_file_beside_the_picture(
     assert beside.read_bytes() == before
 
 
+def test_drawings_in_a_folder_that_is_read_are_refused_for_they_would_be_read_too(
+    read: Read, painted: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = painted("photo.png", "ab").parent
+    assert read(folder, "--draw", folder / "drawn") == 1
+    assert f"--draw {folder / 'drawn'} lies in {folder}, which is read" in capsys.readouterr().err
+    assert not (folder / "drawn").exists()
+
+
 def test_a_very_flat_picture_is_not_enlarged_beyond_bounds() -> None:
     flat = np.zeros((1, 9000, 3), np.uint8)
     assert draw_reading(flat, Reading("a", 1.0, (Span(0, 1),), (1.0,)), [(0.0, 4.0)]).width < 17_000
@@ -392,15 +468,10 @@ def test_info_tells_everything_a_model_file_knows(colour_reader: Path, capsys: p
 def test_info_is_readable_too_and_takes_no_text_of_a_file_for_markup(
     colour_reader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import onnx
-    from onnx import helper
-
-    from crnn.runtimes import open_runtime
-
     model = onnx.load(str(colour_reader))
     info = open_runtime(colour_reader).info
     info.provenance["note"] = "[red]as it is[/]"
-    helper.set_model_props(model, {"pocket_crnn": info.to_json()})
+    onnx.helper.set_model_props(model, {"pocket_crnn": info.to_json()})
     path = tmp_path / "noted.onnx"
     path.write_bytes(model.SerializeToString())
     assert info_main([str(path)]) == 0

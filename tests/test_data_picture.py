@@ -128,6 +128,25 @@ def test_margins_split_evenly_and_the_odd_pixel_goes_right() -> None:
     assert (wide[:, :3] == np.rint(picture[:, 0].mean(0))).all()
 
 
+def test_a_strip_whose_margins_would_fill_the_memory_is_refused_and_no_other_picture() -> None:
+    fixed = InputSpec(min_width=320, max_width=320, narrow="margins")
+    with pytest.raises(ValueError, match=r"\(1 x 20000 pixels\) .* 4,000 megapixels of at most 100; cut lines"):
+        resize(np.zeros((20000, 1, 3), np.uint8), fixed)
+    assert resize(np.zeros((1000, 1, 3), np.uint8), fixed).shape == (32, 320, 3)
+    assert resize(np.zeros((20000, 1, 3), np.uint8), InputSpec()).shape == (32, 32, 3)
+
+
+def test_the_transparent_colour_of_an_rgb_png_counts_and_the_grey_of_a_grey_one_does_not() -> None:
+    def decoded(pixels: NDArray[np.uint8], transparency: tuple[int, int, int] | int) -> Picture:
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "PNG", transparency=transparency)
+        return decode_picture(encoded.getvalue(), "x")
+
+    colour = np.array([[(10, 20, 30), (10, 20, 31)]], np.uint8)
+    assert decoded(colour, (10, 20, 30)).tolist() == [[[255, 255, 255], [10, 20, 31]]]
+    assert decoded(colour[:, :, 0], 10).tolist() == [[[10, 10, 10], [10, 10, 10]]]
+
+
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
     picture = noise(32, 64)
     assert np.array_equal(resize(picture, InputSpec()), picture)

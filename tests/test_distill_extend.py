@@ -332,9 +332,14 @@ def test_an_interrupted_run_goes_on_to_the_same_model(model: Path, monkeypatch: 
 def test_a_run_that_is_cut_off_after_its_last_step_can_be_resumed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uncut = load_checkpoint(extend(options(model, out=model.with_name("uncut.pt")), "crnn extend-charset"))
     assert not model.with_name("uncut.resume.pt").exists()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(extend_module, "costs_of_shifts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        extend(options(model), "crnn extend-charset")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extend_module, "costs_of_shifts", stop)
+        with pytest.raises(KeyboardInterrupt):
+            extend(options(model), "crnn extend-charset")
     resumed = load_checkpoint(extend(options(model, resume=True), "crnn extend-charset"))
     assert all(torch.equal(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
 

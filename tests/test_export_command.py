@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from export.command import ExportJob, ExportOptions, export, main, out_paths, su
 from export.graph import read_graph
 from export.operators import Graph, Linear
 from export.report import Written
-from export.targets import TARGETS, TargetName
+from export.sensitivity import Search
+from export.targets import TARGETS, Target, TargetName
 
 
 @pytest.fixture
@@ -140,6 +142,31 @@ def test_a_refused_file_leaves_the_earlier_one_as_it_was(
     assert [path.read_bytes() for path in (out, tmp_path / "s.onnx.json")] == before
 
 
+def test_a_refused_format_does_not_keep_the_others_from_being_written(
+    random_checkpoint: Callable[..., Path],
+    labelled_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(TARGETS, "onnx", replace(TARGETS["onnx"], write=write_a_little_wrong))
+    given = ["--model", random_checkpoint(), "--data", labelled_folder, "--out", tmp_path / "phone", "--json"]
+    assert main([*map(str, given), "--to", "onnx", "tflite"]) == 1
+    told = capsys.readouterr()
+    assert [report["target"] for report in json.loads(told.out)] == ["tflite"]
+    assert re.fullmatch(r"(?s)crnn export: .*resnet18\.onnx does not read as the network does .*\n", told.err)
+    assert sorted(path.name for path in (tmp_path / "phone").iterdir()) == ["resnet18.tflite", "resnet18.tflite.json"]
+
+
+def test_a_fixed_width_that_cannot_be_is_refused_before_other_formats_are_written(
+    random_checkpoint: Callable[..., Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(random_checkpoint(), ("all",), tmp_path / "phone", (str(labelled_folder),), fixed_width=100)
+    with pytest.raises(ValueError, match="--fixed-width is 100; give a multiple of 8"):
+        next(export(options))
+    assert not (tmp_path / "phone").exists()
+
+
 def test_an_untrained_network_is_judged_by_numbers_alone_and_that_is_said(
     random_checkpoint: Callable[..., Path], labelled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +188,23 @@ def test_the_report_counts_what_stayed_float(random_checkpoint: Callable[..., Pa
     lstm = next(row for row in report["summary"] if row["kind"] == "Lstm")
     assert (lstm["operators"], lstm["activations"], bool(lstm["reason"])) == (2, "float32", True)
     assert sum(row["operators"] for row in report["summary"]) == len(report["operators"])
+
+
+def test_an_int8_file_that_stayed_mostly_float_says_so(
+    random_checkpoint: Callable[..., Path],
+    write: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = random_checkpoint()
+
+    def found(job: ExportJob, target: Target, info: ModelInfo, path: Path) -> Search:
+        return Search(tuple(o.output for o in job.graph.operators if not isinstance(o, Linear)), (0.25, 0.0), ())
+
+    monkeypatch.setattr(ExportJob, "keep_in_float", found)
+    write(checkpoint, "tflite-int8", checkpoint.with_name("s.tflite"))
+    told = capsys.readouterr().err
+    assert re.search(r"s\.tflite keeps 9\d% of its weights in float.* lose 25\.0% of 2 calibration lines", told)
 
 
 def with_ranges(path: Path, factor: float) -> Path:

@@ -33,6 +33,10 @@ def line(log_probs: Batch = AB, text: str = "ab", label: str | None = "ab", comp
     return Expected(PICTURE, log_probs, (0, log_probs.shape[1]), text, label, compared)
 
 
+def unlabelled(confidence: float) -> Expected:
+    return replace(line(label=None), confidence=confidence)
+
+
 def always(log_probs: Batch) -> Callable[[Batch], Batch]:
     return lambda pictures: np.repeat(log_probs, len(pictures), axis=0)
 
@@ -61,7 +65,7 @@ def test_what_float32_leaves_open_widens_the_tolerance_and_never_narrows_it() ->
 
 def test_another_text_is_refused_even_within_the_tolerance() -> None:
     assert judge(AA, gate=Gate(100, "largest", 1.0)).failures == [
-        "0.0% of the texts are the network's where 100.0% are asked for"
+        "0 of 1 texts are the network's where 100.0% are asked for"
     ]
 
 
@@ -72,6 +76,21 @@ def test_some_texts_may_differ_where_the_format_allows_it() -> None:
     assert parity.failures == []
 
 
+def test_one_text_of_few_may_differ_though_it_is_more_than_the_share() -> None:
+    other = line(AA, "aa", "aa")
+    parity = judge(AB, *[line()] * 15, other, gate=Gate(100, "largest", 0.95))
+    assert parity.same_share < 0.95
+    assert parity.failures == []
+
+
+def test_two_texts_of_few_are_refused_and_more_lines_asked_for_before_a_report() -> None:
+    lines = [*[line()] * 14, *[line(AA, "aa", "aa")] * 2]
+    with pytest.raises(
+        ValueError, match=r"14 of 16 texts .*; check on more lines \(--data, --lines\); where that fails"
+    ):
+        require(judge(AB, *lines, gate=Gate(100, "largest", 0.95)), "s.onnx")
+
+
 def test_a_text_that_the_network_has_wrong_may_become_another() -> None:
     wrong = line(AB, "ab", label="bb")
     parity = judge(AB, *[line()] * 2, replace(wrong, log_probs=AA, text="aa"), gate=Gate(100, "largest", 1.0))
@@ -79,10 +98,18 @@ def test_a_text_that_the_network_has_wrong_may_become_another() -> None:
     assert parity.failures == []
 
 
-def test_without_labels_all_texts_count() -> None:
-    parity = judge(AA, line(label=None), gate=Gate(100, "largest", 1.0))
-    assert parity.labelled == 0
-    assert parity.same_share == 0
+def test_without_labels_a_text_counts_where_the_network_is_sure_of_it() -> None:
+    parity = judge(AA, unlabelled(0.9), unlabelled(0.7), gate=Gate(100, "largest", 1.0))
+    assert (parity.labelled, parity.same, parity.sure_network, parity.same_sure) == (0, 0, 1, 0)
+    assert (parity.same_share, parity.lost) == (0, 0.5)
+    assert judge(AB, unlabelled(0.9)).lost == 0
+
+
+def test_without_labels_guesses_that_become_other_guesses_are_no_loss() -> None:
+    parity = judge(AA, unlabelled(0.3), gate=Gate(100, "largest", 1.0))
+    assert parity.lost == 0
+    assert parity.judged_by == "numbers alone"
+    assert parity.failures == []
 
 
 def test_numbers_alone_decide_where_the_network_reads_under_half() -> None:
@@ -177,5 +204,9 @@ def test_half_of_the_labelled_lines_read_right_are_enough() -> None:
     right, wrong = line(), line(label="b")
     assert reads_enough([right, wrong])
     assert not reads_enough([right, wrong, wrong])
-    assert reads_enough([line(label=None)])
     assert not reads_enough([wrong, line(compared=False)])
+
+
+def test_half_of_the_unlabelled_lines_read_surely_are_enough() -> None:
+    assert reads_enough([unlabelled(0.9), unlabelled(0.2)])
+    assert not reads_enough([unlabelled(0.9), unlabelled(0.2), unlabelled(0.2)])

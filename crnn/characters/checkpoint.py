@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crnn.checkpoint import CHARACTER_FORMAT, FEW_SHOT_FORMAT, FORMAT, load_tensors, save_tensors
+from crnn.checkpoint import CHARACTER_FORMAT, CHARACTERS, FEW_SHOT_FORMAT, FORMAT, load_tensors, save_tensors
 from data.picture import InputSpec
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def save_characters(path: Path, checkpoint: CharacterCheckpoint) -> None:
 
 def load_characters(path: Path) -> CharacterCheckpoint:
     """Reads a model file. FileNotFoundError or ValueError in one sentence; nothing in the file is executed."""
-    return from_content(load_tensors(path), path)
+    return from_content(load_tensors(path, CHARACTERS), path)
 
 
 def from_content(content: dict[str, Any], path: Path) -> CharacterCheckpoint:

@@ -26,8 +26,8 @@ from crnn.characters.model import CharacterModel, centre_probabilities, class_pr
 from crnn.characters.reading import learnt_scores, read_classes
 from crnn.characters.regions import mean_features
 from crnn.characters.support import support_crops, support_labels
-from crnn.checkpoint import FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
-from crnn.commands import refuse_writing_into, sentence
+from crnn.checkpoint import CHARACTERS, FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
+from crnn.commands import refuse_writing_into, require_writable, sentence
 from crnn.model import available_device
 from crnn.progress import with_progress
 from crnn.read import escaped, printable
@@ -81,13 +81,14 @@ class Classes(NamedTuple):
 
 def classify(options: ClassifyOptions) -> int:
     """Classifies a source into options.out and prints what was found; see ClassifyOptions. 1 where a crop failed."""
-    refuse_used(options.out)
+    refuse_used(options)
+    require_writable(options.out, "--out")
     if options.embeddings is not None and not options.embeddings.resolve().is_relative_to(options.out.resolve()):
         refuse_writing_into(options.embeddings, [options.source, options.model], "--embeddings")
     device = available_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    content = load_tensors(options.model)
+    content = load_tensors(options.model, CHARACTERS)
     source = open_lines(options.source)
     if has_format(content, FEW_SHOT_FORMAT):
         model = few_shot_model(content, options.model).to(device)
@@ -118,8 +119,12 @@ def classify(options: ClassifyOptions) -> int:
     return 1 if classified.failed else 0
 
 
-def refuse_used(out: Path) -> None:
-    """FileExistsError where out is anything but a place for a new folder."""
+def refuse_used(options: ClassifyOptions) -> None:
+    """FileExistsError where out is anything but a place for a new folder; ValueError where it lies in what is read."""
+    out = options.out
+    for source in (options.source, options.support):
+        if source is not None and out.resolve().is_relative_to(source.resolve()) and out.resolve() != source.resolve():
+            raise ValueError(f"--out {out} lies in {source}, whose crops the copies would join; give another --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already; choose another --out or remove it")
 
@@ -163,6 +168,10 @@ def few_shot(source: StoredLines, model: FewShotModel, options: ClassifyOptions)
         raise ValueError(
             f"{options.model} is a few-shot model and has no classes of its own; show it a few crops of each with "
             "--support"
+        )
+    if options.by != "classifier":
+        raise ValueError(
+            f"{options.model} is a few-shot model, which tells classes apart by the support alone; leave out --by"
         )
     given = open_labelled(options.support)
     support = support_crops(given, support_labels(given), model.info.input_spec, "crnn characters classify")
@@ -266,9 +275,9 @@ def write_folder(
     source: StoredLines, classified: Classified, options: ClassifyOptions, figures: dict[str, Any]
 ) -> None:
     """classes.tsv, figures.json, sheets/ and crops/, all under a temporary name first: there whole, or not at all."""
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=options.out.parent, prefix=f".{options.out.name}.", suffix=".part"))
+    made = None
     try:
+        made = Path(tempfile.mkdtemp(dir=options.out.parent, prefix=f".{options.out.name}.", suffix=".part"))
         made.chmod(0o755)
         keys = source.keys()
         rows = [f"{escaped(keys[c.place])}\t{escaped(c.found)}\t{c.confidence:.3f}\n" for c in classified.crops]
@@ -287,7 +296,8 @@ def write_folder(
             "another --out"
         ) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def write_sheets(folder: Path, source: StoredLines, crops: Sequence[Named], most: int) -> None:
@@ -318,10 +328,10 @@ def write_sheet(path: Path, source: StoredLines, crops: Sequence[Named], most: i
 
 def copy_crops(folder: Path, source: StoredLines, crops: Sequence[Named]) -> None:
     """The stored bytes of every picture, in the folder of its class, its path in the source as its name."""
-    taken = set[Path]()
+    taken, keys = set[Path](), source.keys()
     for crop in with_progress(crops, "copying", len(crops)):
-        entry = source.entry(crop.place)
-        plain = file_name(line_name(entry.key, source.path), entry.encoded)
+        encoded = source.encoded(crop.place)
+        plain = file_name(line_name(keys[crop.place], source.path), encoded)
         wanted = folder / folder_name(crop.found) / plain
         path, number = wanted, 1
         while Path(str(path).casefold()) in taken:
@@ -329,7 +339,7 @@ def copy_crops(folder: Path, source: StoredLines, crops: Sequence[Named]) -> Non
             path = wanted.with_stem(f"{wanted.stem}-{number}")
         taken.add(Path(str(path).casefold()))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(entry.encoded)
+        path.write_bytes(encoded)
 
 
 def folder_name(label: str) -> str:

@@ -22,7 +22,7 @@ from crnn.backbones import scaled
 from crnn.characters.crops import squares_in_batches
 from crnn.characters.regions import MatchingOptions, RegionMatcher, Support
 from crnn.characters.trunks import REGION_CHANNELS, REGION_STRIDES, region_trunk
-from crnn.checkpoint import FEW_SHOT_FORMAT, load_tensors, save_tensors
+from crnn.checkpoint import CHARACTERS, FEW_SHOT_FORMAT, load_tensors, save_tensors
 from data.picture import InputSpec, scale
 
 VERSION = 1
@@ -150,7 +150,7 @@ def few_shot_model(content: dict[str, Any], path: Path) -> FewShotModel:
 
 def load_few_shot(path: Path) -> FewShotModel:
     """Reads a model file. FileNotFoundError or ValueError in one sentence; nothing in the file is executed."""
-    return few_shot_model(load_tensors(path), path)
+    return few_shot_model(load_tensors(path, CHARACTERS), path)
 
 
 def description(model: FewShotModel, path: Path) -> dict[str, Any]:
