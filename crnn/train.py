@@ -194,7 +194,7 @@ def choose_charset(options: TrainOptions, start: Checkpoint | None) -> Charset:
 def open_sources(
     data: Sequence[str], charset: Charset, spec: InputSpec, validation: str, validation_lines: int, drop: bool,
     synth: dict[str, Any], seed: int, pictures: Collection[str] = (), group_by: str | None = None,
-    sizes: CrnnSizes | None = None,
+    sizes: CrnnSizes | None = None, flag: str = "--validation",
 ) -> Sources:  # fmt: skip
     """Opens and checks every source before training starts; a line that cannot be learnt from is named here.
 
@@ -202,6 +202,7 @@ def open_sources(
     pictures: those of data whose labels are not learnt from; of the lines held out of them, those are left out of
         validation whose label does not fit.
     sizes: of the network that is to learn, which tell its columns; None: one column every 4 pixels.
+    flag: what says how much is held out; "" where nothing does, and this is not all that is validated on.
     """
     training: list[LineSource] = []
     weights: list[float] = []
@@ -230,9 +231,8 @@ def open_sources(
             source = open_lines(name) if text in pictures else checked(name, open_lines(name))
             rest, kept = hold_out(source, (share or 0.0) if any(source.texts()) else 0.0, group_by)
             if not len(rest):
-                raise ValueError(
-                    f"--validation {validation} holds out every line of {name}; give a smaller share, or a source"
-                )
+                held_out = f"{flag or 'a share of'} {validation} holds out every line of {name}"
+                raise ValueError(f"{held_out}; give {'a smaller share, or a source' if flag else 'more lines'}")
             training.append(WithoutLabels(rest) if text in pictures else rest)
             if text in pictures:
                 kept = checked(name, kept, drop=True, unlabelled=True)
@@ -244,9 +244,9 @@ def open_sources(
     elif share is None:
         held = [(1.0, checked(validation, open_lines(validation), unlabelled=bool(pictures)))]
     lines = [line for line in _draw(held, validation_lines) if line.text]  # an empty label is none
-    if not lines and share != 0:
+    if not lines and share != 0 and flag:
         print(
-            f"warning: --validation {validation} leaves no labelled line to validate on: no accuracy is known, and the "
+            f"warning: {flag} {validation} leaves no labelled line to validate on: no accuracy is known, and the "
             "last weights are kept; give a larger share, or a source",
             file=sys.stderr,
         )

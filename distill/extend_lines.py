@@ -72,6 +72,7 @@ def sources(
         share = f"{max(HELD_GIVEN, float(validation)):g}"
         opened = open_sources(
             options.data, charset, before.info.input_spec, share, count, True, fields, seed, sizes=before.info.sizes,
+            flag="",
         )  # fmt: skip
         kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
@@ -94,7 +95,7 @@ def sources(
     if measured:
         without = open_sources(
             measured, before.info.charset, before.info.input_spec, validation, count, True, fields, seed,
-            group_by=group_by, sizes=before.info.sizes,
+            group_by=group_by, sizes=before.info.sizes, flag="",
         )  # fmt: skip
     if not options.rehearse:
         without = replace(without, training=(), weights=())

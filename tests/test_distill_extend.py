@@ -183,11 +183,19 @@ def test_where_no_line_with_a_new_character_is_held_out_that_is_said(
     import cv2
 
     encoded = cv2.imencode(".png", open_lines(lines)[0].picture)[1].tobytes()
-    key = next(key for key in "abc" if not is_held_out(f"training/{key}", HELD_GIVEN))
-    write_lmdb(lines.with_name("few.lmdb"), [Entry(encoded, "1+", key)])
+    kept, held = (
+        next(str(key) for key in range(99) if is_held_out(f"training/{key}", HELD_GIVEN) == side)
+        for side in (False, True)
+    )
+    write_lmdb(lines.with_name("all.lmdb"), [Entry(encoded, "1+", held)])
+    with pytest.raises(ValueError, match=r"a share of 0\.2 holds out every line of .*all\.lmdb; give more lines"):
+        extend(options(model, add="+", data=(str(lines.with_name("all.lmdb")),), drawn=False), "crnn extend-charset")
+    write_lmdb(lines.with_name("few.lmdb"), [Entry(encoded, "1+", kept)])
     given = options(model, add="+", data=(str(lines.with_name("few.lmdb")),), drawn=False, examples=1)
     out = extend(given, "crnn extend-charset")
-    assert "no line with a new character is held out" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "no line with a new character is held out" in told.out
+    assert "--validation" not in told.err
     assert "NaN" not in out.with_suffix(".run.json").read_text()
 
 
