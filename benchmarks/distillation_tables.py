@@ -31,13 +31,13 @@ PICTURES = {
 """Picture -> its arms, by names short enough; every arm is in one, method 1 in all."""
 
 
-def arms_table(results: Json) -> str:
-    """Every arm at the main size."""
+def arms_table(results: Json, names: Sequence[str] = tuple(ARMS)) -> str:
+    """These arms at the main size."""
     runs = by_run(results)
     taught = [with_spread(percent([results["teacher"]["exact"]], name)) for name in READ]
     rows = [["the teacher", *taught, "", "", "", "", ""]]
-    for name, arm in ARMS.items():
-        own = arm_runs(runs, name)
+    for name in names:
+        arm, own = ARMS[name], arm_runs(runs, name)
         if not own:
             rows.append([arm.what, *["not run"] * 2, "", "", "", "", "0"])
             continue

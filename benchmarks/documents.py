@@ -147,6 +147,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "distillation": of("distillation", distillation_tables.arms_table),
     "distillation-rates": of("distillation", distillation_tables.rates_table, stamped=False),
     "distillation-sizes": of("distillation", distillation_tables.sizes_table, stamped=False),
+    "distillation-places": of(
+        "distillation",
+        partial(
+            distillation_tables.arms_table, names=("published", "input", "both", "w0", "scratch-columns", "scratch")
+        ),
+    ),
     "distillation-claims": of("distillation", distillation_tables.claims_table, stamped=False),
     "beside-peers": of("beside_peers", beside_peers.beside_table),
     "beside-differences": of("beside_peers", beside_peers.differences_table, stamped=False),
