@@ -204,9 +204,9 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
             ]
             others = [name for name in every if not is_picture_name(name) and not name.lower().endswith(NO_PICTURES)]
             if others:
+                end = f"{len(others)} files that do not end as pictures do, such as" if others[1:] else "one file,"
                 print(
-                    f"{PROG}: {path}: passed over {len(others)} files that do not end as pictures do, such as "
-                    f"{escaped(others[0])}; pictures are read when they are named themselves",
+                    f"{PROG}: {path}: passed over {end} {escaped(others[0])}; a picture is read when it is named itself",
                     file=sys.stderr,
                 )
         except (OSError, ValueError) as error:
