@@ -206,7 +206,7 @@ def found_files(inputs: tuple[Path, ...], complaints: Complaints) -> list[Found]
             if others:
                 end = f"{len(others)} files that do not end as pictures do, such as" if others[1:] else "one file,"
                 print(
-                    f"{PROG}: {path}: passed over {end} {escaped(others[0])}; a picture is read when it is named itself",
+                    f"{PROG}: {path}: passed over {end} {escaped(others[0])}; a picture is read when named itself",
                     file=sys.stderr,
                 )
         except (OSError, ValueError) as error:
