@@ -1,4 +1,4 @@
-"""Method 1's claims, tried: `python -m benchmarks.distillation`, some nine hours of a core for the three seeds.
+"""Method 1's claims, tried: `python -m benchmarks.distillation`, some seven hours of a core for the three seeds.
 
 A quarter-width ResNet-18 learns from baked words at full difficulty, taught by the shipped teacher in every way that
 method 1 names and in ways that it is held against, or from scratch; every arm for as many steps on the same lines,
