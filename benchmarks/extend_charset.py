@@ -35,8 +35,7 @@ from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import run_path
 from crnn.ctc import LogProbs, greedy
-from crnn.fit import line_log_probs
-from crnn.model import Crnn
+from crnn.model import Crnn, line_log_probs
 from crnn.recogniser import MODELS
 from crnn.score import character_recall
 from data.lines import open_lines

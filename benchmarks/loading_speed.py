@@ -35,8 +35,8 @@ from benchmarks.stages import RESULTS, write_json
 from crnn.backbones import PIXELS_PER_COLUMN
 from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import CrnnSizes, load_checkpoint
-from crnn.fit import on_device, read_lines
-from crnn.model import Crnn
+from crnn.fit import on_device
+from crnn.model import Crnn, read_lines
 from crnn.objectives.recognition import Recognition
 from crnn.train import degraded
 from data.batches import REDUCED_HEIGHT, Batching, Stream, Windows, iterate

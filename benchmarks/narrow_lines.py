@@ -17,8 +17,7 @@ from benchmarks.markdown import percent, table
 from benchmarks.recipes import TEACHER
 from benchmarks.stages import RESULTS, write_json
 from crnn.checkpoint import load_checkpoint
-from crnn.fit import evaluate
-from crnn.model import Crnn
+from crnn.model import Crnn, evaluate
 from data.lines import Line, open_lines
 
 SETS = ("iiit5k_train", "sroie_train")

@@ -8,28 +8,25 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crnn.charset import BLANK, Charset
+from crnn.charset import BLANK
 from crnn.checkpoint import load_tensors, save_tensors
 from crnn.commands import LEARNING_RATES, FitOptions, Until, rate
-from crnn.ctc import LogProbs, Reading, blank_outside, greedy_batch
-from crnn.model import Crnn, Outputs
+from crnn.model import Outputs
 from crnn.objectives.recognition import DeviceBatch, Terms
-from crnn.score import Score, score
+from crnn.score import Score
 from data.batches import Batch, BatchWindows, iterate
-from data.lines import Line
-from data.picture import InputSpec, natural_width, prepare, shown_columns
+from data.picture import InputSpec
 
 if TYPE_CHECKING:
     from crnn.optimisers.gradient_direction import GradientDirection
@@ -190,50 +187,6 @@ def on_device(batch: Batch, spec: InputSpec, device: torch.device) -> DeviceBatc
         columns=torch.from_numpy(batch.column_classes).to(device),
         items=torch.from_numpy(batch.items),
     )
-
-
-def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec, batch: int = 64) -> list[Reading]:
-    """What the model reads in each line, in float32, each at its natural width, by best path."""
-    readings: dict[int, Reading] = {}
-    for some, log_probs in line_log_probs(model, lines, spec, batch):
-        readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
-    return [readings[i] for i in range(len(lines))]
-
-
-def line_log_probs(
-    model: Crnn, lines: Sequence[Line], spec: InputSpec, batch: int = 64
-) -> Iterator[tuple[list[int], LogProbs]]:
-    """(indices, log-probabilities (N, T, K)) of lines of one natural width at a time, in float32, margins blank."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    by_width: dict[int, list[int]] = {}
-    for i, line in enumerate(lines):
-        by_width.setdefault(natural_width(line.picture.shape[0], line.picture.shape[1], spec), []).append(i)
-    for indices in by_width.values():
-        for start in range(0, len(indices), batch):
-            some = indices[start : start + batch]
-            pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
-            # TF32 is not float32
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
-            if spec.narrow == "margins":
-                own = model.sizes
-                shown = [
-                    shown_columns(height, width, spec, own.pixels_per_column, own.extra_columns)
-                    for height, width in (lines[i].picture.shape[:2] for i in some)
-                ]
-                log_probs = np.stack(
-                    [blank_outside(line, *columns) for line, columns in zip(log_probs, shown, strict=True)]
-                )
-            yield some, log_probs
-    model.train(training)
-
-
-def evaluate(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec) -> Score:
-    """Score of the model on labelled lines; labels are compared as the charset writes them."""
-    readings = read_lines(model, lines, charset, spec)
-    return score([r.text for r in readings], [charset.normalise(line.text or "") for line in lines])
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,15 +1,21 @@
-"""The recogniser network: backbone, encoder, classifier."""
+"""The recogniser network: backbone, encoder, classifier; and what it reads of lines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from crnn.backbones import Backbone
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes
+from crnn.ctc import LogProbs, Reading, blank_outside, greedy_batch
+from crnn.score import Score, score
+from data.lines import Line
+from data.picture import InputSpec, of_one_width, prepare, shown_columns
 
 
 class Outputs(NamedTuple):
@@ -92,6 +98,41 @@ class Crnn(nn.Module):
                 )
         model.load_state_dict(checkpoint.weights)
         return model.eval()
+
+
+def evaluate(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec) -> Score:
+    """Score of the model on labelled lines; labels are compared as the charset writes them."""
+    readings = read_lines(model, lines, charset, spec)
+    return score([r.text for r in readings], [charset.normalise(line.text or "") for line in lines])
+
+
+def read_lines(model: Crnn, lines: Sequence[Line], charset: Charset, spec: InputSpec, batch: int = 64) -> list[Reading]:
+    """What the model reads in each line, in float32, each at its natural width, by best path."""
+    readings: dict[int, Reading] = {}
+    for some, log_probs in line_log_probs(model, lines, spec, batch):
+        readings.update(zip(some, greedy_batch(log_probs, charset), strict=True))
+    return [readings[i] for i in range(len(lines))]
+
+
+def line_log_probs(
+    model: Crnn, lines: Sequence[Line], spec: InputSpec, batch: int = 64
+) -> Iterator[tuple[list[int], LogProbs]]:
+    """(indices, log-probabilities (N, T, K)) of lines of one natural width at a time, in float32, margins blank."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    shapes = [(line.picture.shape[0], line.picture.shape[1]) for line in lines]
+    for some in of_one_width(shapes, spec, batch):
+        pictures = torch.stack([torch.from_numpy(prepare(lines[i].picture, spec)) for i in some]).to(device)
+        # TF32 is not float32
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            log_probs = model(pictures.contiguous(memory_format=torch.channels_last)).log_probs.cpu().numpy()
+        if spec.narrow == "margins":
+            sizes = model.sizes
+            shown = [shown_columns(*shapes[i], spec, sizes.pixels_per_column, sizes.extra_columns) for i in some]
+            log_probs = np.stack([blank_outside(line, *own) for line, own in zip(log_probs, shown, strict=True)])
+        yield some, log_probs
+    model.train(training)
 
 
 def copy_classifier(model: Crnn, charset: Charset, weights: dict[str, Tensor], known: Charset) -> None:

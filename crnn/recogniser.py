@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,15 @@ from crnn.ctc import Lexicon, LogProbs, Reading, beam_search_batch, blank_outsid
 from crnn.runtimes import Runtime, open_runtime
 from crnn.words import KnownWords, english_words, read_words
 from data.lines import Picture
-from data.picture import InputSpec, missing_margin, natural_width, prepare, refuse_vast_margins, shown_columns
+from data.picture import (
+    InputSpec,
+    missing_margin,
+    natural_width,
+    of_one_width,
+    prepare,
+    refuse_vast_margins,
+    shown_columns,
+)
 
 MODELS = Path(str(importlib.resources.files("crnn"))) / "models"
 """Where the models lie that come with the package, each with a card: checkpoints, and students as PACKAGED."""
@@ -51,20 +58,15 @@ class Recogniser:
             raise ValueError(f"batch is {batch}; give at least 1")
         spec = self.info.input_spec
         attitudes = [a for index, picture in enumerate(pictures) for a in _attitudes(index, picture, spec)]
-        by_width: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for index, degrees in attitudes:
-            height, width = pictures[index].shape[:2]
-            by_width[natural_width(*((width, height) if degrees else (height, width)), spec)].append((index, degrees))
+        sizes = [pictures[index].shape[:2][:: -1 if degrees else 1] for index, degrees in attitudes]
         found: dict[int, Reading] = {}
-        for width in sorted(by_width):
-            group = by_width[width]
-            for start in range(0, len(group), batch):
-                part = group[start : start + batch]
-                readings = self._read_batch([turned(pictures[index], degrees) for index, degrees in part])
-                for (index, degrees), reading in zip(part, readings, strict=True):
-                    candidate = replace(reading, turned=degrees) if degrees else reading
-                    if index not in found or _surer(candidate, found[index]):
-                        found[index] = candidate
+        for positions in of_one_width(sizes, spec, batch):
+            part = [attitudes[position] for position in positions]
+            readings = self._read_batch([turned(pictures[index], degrees) for index, degrees in part])
+            for (index, degrees), reading in zip(part, readings, strict=True):
+                candidate = replace(reading, turned=degrees) if degrees else reading
+                if index not in found or _surer(candidate, found[index]):
+                    found[index] = candidate
         return [found[index] for index in range(len(pictures))]
 
     def _read_batch(self, pictures: list[Picture]) -> list[Reading]:

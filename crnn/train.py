@@ -22,8 +22,8 @@ from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
 from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions, same_run, write_run
-from crnn.fit import Save, evaluate, fit
-from crnn.model import Crnn, available_device, copy_classifier, parameter_count
+from crnn.fit import Save, fit
+from crnn.model import Crnn, available_device, copy_classifier, evaluate, parameter_count
 from crnn.objectives.recognition import Recognition
 from crnn.score import Score
 from data.batches import ENDLESS, Batching, Stream, Windows

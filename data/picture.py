@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -236,6 +238,16 @@ def natural_width(height: int, width: int, spec: InputSpec) -> int:
     multiple = spec.width_multiple
     nearest = round(width * spec.height / height / multiple) * multiple
     return int(min(max(nearest, spec.min_width), spec.max_width))
+
+
+def of_one_width(sizes: Iterable[tuple[int, int]], spec: InputSpec, most: int) -> Iterator[list[int]]:
+    """Indices of pictures of these sizes (height, width), most at a time, that have one natural width and so need no
+    padding in a batch; narrow ones first."""
+    by_width: dict[int, list[int]] = defaultdict(list)
+    for index, (height, width) in enumerate(sizes):
+        by_width[natural_width(height, width, spec)].append(index)
+    for _, indices in sorted(by_width.items()):
+        yield from (indices[start : start + most] for start in range(0, len(indices), most))
 
 
 def resize(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from crnn.commands import LEARNING_RATES, same_run, write_run
-from crnn.fit import evaluate, fit, read_lines
-from crnn.model import Crnn, Outputs, copy_classifier
+from crnn.fit import fit
+from crnn.model import Crnn, Outputs, copy_classifier, evaluate, read_lines
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 from crnn.score import character_recall, score
 from crnn.train import (

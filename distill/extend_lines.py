@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
-from crnn.fit import read_lines
-from crnn.model import Crnn
+from crnn.model import Crnn, read_lines
 from crnn.train import SYNTHETIC, Sources, open_sources, recorded_synthesis, synthetic, validation_share
 from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
 from data.picture import InputSpec

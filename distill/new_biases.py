@@ -15,8 +15,7 @@ from torch import Tensor
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
 from crnn.ctc import LogProbs, greedy_batch
-from crnn.fit import line_log_probs
-from crnn.model import Crnn
+from crnn.model import Crnn, line_log_probs
 from data.lines import Line
 
 MAY_CHANGE, TAIL, LEAST_MARGIN = 0.003, 20, 1.0

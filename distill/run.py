@@ -16,8 +16,8 @@ from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, ModelInfo, load_checkpoint
 from crnn.commands import LEARNING_RATES, same_run, write_run
 from crnn.ctc import best_path, spike_columns
-from crnn.fit import evaluate, fit
-from crnn.model import Crnn
+from crnn.fit import fit
+from crnn.model import Crnn, evaluate
 from crnn.train import (
     SYNTHETIC,
     count_characters,

@@ -14,12 +14,10 @@ import torch
 
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions, Until
-from crnn.fit import evaluate
-from crnn.model import Crnn, Outputs
+from crnn.model import Outputs
 from crnn.objectives.recognition import DeviceBatch, Recognition, column_loss, ctc_loss
 from crnn.train import train
 from crnn.train_cli import TrainOptions
-from data.lines import Line
 
 
 def tiny(out: Path, **fit: object) -> TrainOptions:
@@ -171,15 +169,6 @@ def test_another_recognisers_encoder_and_classifier_can_be_the_start(tmp_path: P
     a, b = load_checkpoint(tmp_path / "a.pt"), load_checkpoint(tmp_path / "b.pt")
     assert b.info.sizes.backbone == "mobilenet_v3_small"
     assert torch.allclose(a.weights["classifier.weight"], b.weights["classifier.weight"])
-
-
-def test_validation_is_in_float32_and_leaves_the_model_in_training(tmp_path: Path) -> None:
-    train(tiny(tmp_path / "a.pt"), "crnn train")
-    checkpoint = load_checkpoint(tmp_path / "a.pt")
-    model = Crnn.from_checkpoint(checkpoint).train()
-    line = Line(np.full((32, 64, 3), 255, np.uint8), "a", "a")
-    assert evaluate(model, [line], checkpoint.info.charset, checkpoint.info.input_spec).lines == 1
-    assert model.training
 
 
 def batch_of(classes: list[list[int]], columns: torch.Tensor) -> DeviceBatch:

@@ -13,8 +13,7 @@ import torch
 from crnn.charset import BLANK, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, load_checkpoint
 from crnn.ctc import greedy
-from crnn.fit import read_lines
-from crnn.model import Crnn, EncoderLayer, copy_classifier, parameter_count
+from crnn.model import Crnn, EncoderLayer, copy_classifier, evaluate, parameter_count, read_lines
 from data.lines import Line, Picture
 from data.picture import InputSpec, prepare
 
@@ -128,6 +127,14 @@ def test_lines_of_all_widths_are_read_the_same_in_batches_of_any_size(
     assert texts(lines, 64) == texts(lines, 2) == alone
     assert texts(lines[::-1], 3) == alone[::-1]
     assert len(set(alone)) == len(words)
+
+
+def test_an_evaluation_leaves_a_model_in_training(random_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = load_checkpoint(random_checkpoint())
+    model = Crnn.from_checkpoint(checkpoint).train()
+    line = Line(np.full((32, 64, 3), 255, np.uint8), "a", "a")
+    assert evaluate(model, [line], checkpoint.info.charset, checkpoint.info.input_spec).lines == 1
+    assert model.training
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from data.picture import (
     decode_picture,
     decode_shared,
     natural_width,
+    of_one_width,
     picture_size,
     prepare,
     resize,
@@ -275,6 +276,12 @@ def test_a_rotation_in_the_exif_data_is_applied_neither_to_the_size_nor_to_the_p
 def test_an_opencv_picture_of_any_depth_becomes_rgb() -> None:
     assert to_rgb(np.full((2, 2), 65535, np.uint16)).dtype == np.uint8
     assert to_rgb(np.zeros((2, 2, 3), np.uint8)).shape == (2, 2, 3)
+
+
+def test_pictures_of_one_width_share_batches_and_narrow_ones_come_first() -> None:
+    sizes = [(32, 64), (32, 40), (64, 128), (32, 65), (32, 41)]
+    assert list(of_one_width(sizes, InputSpec(), 2)) == [[1, 4], [0, 2], [3]]
+    assert list(of_one_width([], InputSpec(), 2)) == []
 
 
 def test_the_columns_of_margins_are_not_those_of_the_picture() -> None:

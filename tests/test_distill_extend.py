@@ -16,8 +16,7 @@ from crnn import fit as fit_module
 from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.commands import FitOptions
-from crnn.fit import read_lines
-from crnn.model import Crnn, Outputs
+from crnn.model import Crnn, Outputs, read_lines
 from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, ctc_loss
 from data.lines import is_held_out, open_lines

@@ -12,8 +12,7 @@ import torch
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, load_checkpoint
-from crnn.fit import read_lines
-from crnn.model import Crnn
+from crnn.model import Crnn, read_lines
 from data.lines import Line
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill.new_biases import (

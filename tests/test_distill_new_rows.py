@@ -12,8 +12,7 @@ import torch
 
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint, load_checkpoint
-from crnn.fit import read_lines
-from crnn.model import Crnn
+from crnn.model import Crnn, read_lines
 from crnn.recogniser import MODELS
 from crnn.score import character_recall
 from crnn.train import Sources

@@ -18,8 +18,7 @@ import torch
 from crnn import fit as fit_module
 from crnn.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from crnn.commands import LEARNING_RATES, FitOptions, rate
-from crnn.fit import read_lines
-from crnn.model import Crnn
+from crnn.model import Crnn, read_lines
 from crnn.score import Score
 from data.lines import open_lines
 from data.lmdb_lines import Entry, write_lmdb
