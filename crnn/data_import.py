@@ -122,7 +122,7 @@ def refuse_empty_side(lines: LineSet, options: ImportOptions) -> None:
     sides: set[bool] = set()
     groups: set[str | None] = set()
     for row in lines.rows():
-        group = row.group if options.group_by is None else group_of(row.name, options.group_by, lines.origin)
+        group = group_of(row.name, options.group_by, lines.origin) if options.group_by else row.group
         groups.add(group)
         sides.add(is_held_out(split_name(row.name, group), options.validation))
         if len(sides) == 2:
@@ -196,7 +196,7 @@ def open_writers(options: ImportOptions, made_of: str, stack: ExitStack) -> tupl
 def grouped(entries: Iterable[Entry | None], pattern: str | None, origin: str) -> Iterator[Entry | None]:
     """The entries with the groups that the pattern finds in their names; as they are where there is no pattern."""
     for entry in entries:
-        if entry is None or pattern is None:
+        if entry is None or not pattern:
             yield entry
         else:
             yield dataclasses.replace(entry, group=group_of(entry.key, pattern, origin))

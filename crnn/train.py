@@ -83,19 +83,11 @@ def train(options: TrainOptions, command: str) -> Path:
     encoder = load_checkpoint(options.init_encoder) if options.init_encoder else None
     refuse_other_sizes(options, start, encoder)
     charset = choose_charset(options, start or encoder)
-    spec = input_spec(options, start)
+    spec, synth, group_by = input_spec(options, start), asdict(options.synth), options.group_by or None
     sources = open_sources(
-        options.data,
-        charset,
-        spec,
-        options.validation,
-        options.validation_lines,
-        options.drop_bad,
-        asdict(options.synth),
-        options.fit.seed,
-        group_by=options.group_by,
-        sizes=start.info.sizes if start else None,
-    )
+        options.data, charset, spec, options.validation, options.validation_lines, options.drop_bad, synth,
+        options.fit.seed, group_by=group_by, sizes=start.info.sizes if start else None,
+    )  # fmt: skip
     model = build_model(options, charset, start, encoder)
     objective: nn.Module = Recognition(
         model.sizes.features, charset.classes, options.column_weight, options.column_steps or options.fit.steps // 2
@@ -106,22 +98,9 @@ def train(options: TrainOptions, command: str) -> Path:
             objective, options.character_loss, options.centres_from, model.sizes.encoded, charset, counted
         )
     windows = make_windows(sources, charset, spec, options.fit, options.augment, sizes=model.sizes)
-    info = ModelInfo(
-        charset,
-        spec,
-        model.sizes,
-        provenance(
-            command,
-            options.data,
-            options.fit.seed,
-            sources,
-            asdict(options.synth),
-            options.group_by,
-            options.validation,
-        )
-        | {"characters": asdict(counted)},
-        pixels_per_column=model.sizes.pixels_per_column,
-    )
+    made = provenance(command, options.data, options.fit.seed, sources, synth, group_by, options.validation)
+    made |= {"characters": asdict(counted)}
+    info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=model.sizes.pixels_per_column)
     progress = fit(
         model, windows, objective, options.fit, saver(options.out, info), validator(sources.validation, charset, spec),
         resume_path(options.out), options.out.with_suffix(".log.csv"), same_run(options, sources.training),

@@ -45,7 +45,7 @@ class TrainOptions:
         validation: share of each stored source that is held out, by group where lines have one (a receipt, page or
             writer), or a source of its own; synthetic lines are validated on fonts and words of their own.
         group_by: a regular expression that finds the group in a line's name, such as ^[^/]+/ for its folder, so that no
-            group is on both sides; the groups that the source itself knows where none is given.
+            group is on both sides; the groups that the source itself knows where none, or '', is given.
         validation_lines: at most so many.
         init: a checkpoint whose weights are the start (fine-tuning); sizes and charset come from it,
             and with another --charset or --case the classifier keeps what it knows of shared characters.

@@ -167,6 +167,21 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_run_that_was_cut_off_does_not_go_on_with_other_crops(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("crnn.characters.episodes.saver", lambda out: stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(tmp_path / "cut.pt", folder), "c")
+    next((folder / "digit" / "2").glob("*.png")).unlink()
+    with pytest.raises(ValueError, match=r'"lines of training source 1": [0-9]+ then, "lines'):
+        train(tiny(tmp_path / "cut.pt", folder, resume=True), "c")
+
+
 def test_one_class_is_refused(tmp_path: Path, folder: Path) -> None:
     (folder / "digit" / "2").rename(tmp_path / "2")
     (tmp_path / "one").mkdir()

@@ -206,6 +206,14 @@ def test_no_group_is_on_both_sides_of_a_split(tmp_path: Path, words: Path) -> No
     assert kept.isdisjoint(held)
 
 
+def test_groups_that_a_set_knows_stay_where_group_by_is_empty(tmp_path: Path, words: Path) -> None:
+    rows = (words / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    grouped = "".join(f"{row}\tpage {number % 30}\n" for number, row in enumerate(rows))
+    (words / "labels.tsv").write_text(grouped, encoding="utf-8")
+    assert run(*flags(words, tmp_path / "x.lmdb"), "--group-by", "") == 0
+    assert set(LmdbLines(tmp_path / "x.lmdb").groups()) < {f"page {number}" for number in range(30)}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -235,7 +235,7 @@ def train(options: EpisodeOptions, command: str) -> Path:
     progress = fit(
         model, windows, objective, options.fit, saver(options.out),
         validator(validation, options.shots) if validation else None, resume_path(options.out),
-        options.out.with_suffix(".log.csv"), same_run(options), options.resume,
+        options.out.with_suffix(".log.csv"), same_run(options, training), options.resume,
         partial(write_run, options.out, command, options),
     )  # fmt: skip
     if not main_process():
