@@ -83,10 +83,10 @@ def train(options: TrainOptions, command: str) -> Path:
     encoder = load_checkpoint(options.init_encoder) if options.init_encoder else None
     refuse_other_sizes(options, start, encoder)
     charset = choose_charset(options, start or encoder)
-    spec, synth, group_by = input_spec(options, start), asdict(options.synth), options.group_by or None
+    spec, synth = input_spec(options, start), asdict(options.synth)
     sources = open_sources(
         options.data, charset, spec, options.validation, options.validation_lines, options.drop_bad, synth,
-        options.fit.seed, group_by=group_by, sizes=start.info.sizes if start else None,
+        options.fit.seed, group_by=options.group_by, sizes=start.info.sizes if start else None,
     )  # fmt: skip
     model = build_model(options, charset, start, encoder)
     objective: nn.Module = Recognition(
@@ -98,7 +98,9 @@ def train(options: TrainOptions, command: str) -> Path:
             objective, options.character_loss, options.centres_from, model.sizes.encoded, charset, counted
         )
     windows = make_windows(sources, charset, spec, options.fit, options.augment, sizes=model.sizes)
-    made = provenance(command, options.data, options.fit.seed, sources, synth, group_by, options.validation)
+    made = provenance(
+        command, options.data, options.fit.seed, sources, synth, options.group_by, options.validation
+    )  # fmt: skip
     made |= {"characters": asdict(counted)}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=model.sizes.pixels_per_column)
     progress = fit(
@@ -375,7 +377,7 @@ def provenance(
         "data": list(data),
         "synth": drawn if any(split_source(source)[0] in SYNTHETIC for source in data) else {},
         "dropped": sources.dropped,
-        **({} if group_by is None else {"group_by": group_by}),
+        **({"group_by": group_by} if group_by else {}),
         "seed": seed,
         **({} if validation is None else {"validation": validation}),
         "validation_lines": len(sources.validation),

@@ -196,13 +196,13 @@ def hold_out(source: StoredLines, share: float, group_by: str | None = None) -> 
     So it is the same lines on every machine, and no group is in both parts. A name is the key without the source's
     own path, so a folder, a zip of it and the LMDB made of it agree. The hash is another than that of
     `crnn data import --validation`, which would leave nothing to hold out of what it kept.
-    group_by: see group_of; it takes the place of the groups that the source knows.
+    group_by: see group_of; it takes the place of the groups that the source knows; none or empty leaves those.
     """
     held: list[int] = []
     rest: list[int] = []
     for i, (key, group) in enumerate(zip(source.keys(), source.groups(), strict=True)):
         name = line_name(key, source.path)
-        if group_by is not None:
+        if group_by:
             group = group_of(name, group_by, source.path)
         (held if is_held_out(f"training/{split_name(name, group)}", share) else rest).append(i)
     return Subset(source, tuple(rest)), Subset(source, tuple(held))

@@ -80,7 +80,7 @@ def distill(options: DistillOptions, command: str) -> Path:
     synth = recorded_synthesis(teacher.info.provenance)
     validation = options.validation or recorded_validation(teacher, bool(options.data + options.unlabelled))
     pictures = options.unlabelled if options.ctc_weight or options.character_loss else data
-    group_by = recorded_group_by(teacher, data) if options.group_by is None else options.group_by or None
+    group_by = recorded_group_by(teacher, data) if options.group_by is None else options.group_by
     sources = open_sources(
         data, charset, spec, validation, options.validation_lines, options.drop_bad,
         synth, options.fit.seed, pictures, group_by, student.sizes,

@@ -32,7 +32,7 @@ from crnn.characters.model import (
     embedded,
     mean_directions,
 )
-from crnn.characters.train import chosen_loss_options, open_crops, samples_per_class, train, with_centres
+from crnn.characters.train import chosen_loss_options, crop_sources, samples_per_class, train, with_centres
 from crnn.characters.train_cli import CharacterTrainOptions, character_fit, loss_weights
 from crnn.checkpoint import load_checkpoint
 from crnn.commands import FitOptions
@@ -181,7 +181,7 @@ def test_the_centres_are_the_mean_directions_of_the_training_crops(tmp_path: Pat
     train(options, "crnn characters train")
     checkpoint = load_characters(tmp_path / "m.pt")
     model = CharacterModel.from_checkpoint(checkpoint)
-    (source,) = open_crops(options).training
+    (source,) = crop_sources(options).training
     lines = [source[i] for i in range(len(source)) if source.texts()[i] == "A"]
     found = embedded(model, [squared(line.picture, checkpoint.info.input_spec) for line in lines], crop_spec(32, 1))
     mean = (found / np.linalg.norm(found, axis=1, keepdims=True)).mean(0)
@@ -196,7 +196,7 @@ def test_a_broken_crop_that_no_step_draws_does_not_cost_the_run(
 ) -> None:
     options = tiny(tmp_path / "m.pt", folder, "1", validation="0", samples_per_class=0)
     options = replace(options, fit=replace(options.fit, batch_lines=2))
-    (source,) = open_crops(options).training
+    (source,) = crop_sources(options).training
     drawn = {i for _, i in Stream((source,), (1.0,), 0).window(0, WINDOW_BATCHES * 2)}
     broken = next(Path(key) for i, key in enumerate(source.keys()) if i not in drawn)
     broken.write_bytes(b"broken")
@@ -209,13 +209,13 @@ def test_a_broken_crop_that_no_step_draws_does_not_cost_the_run(
 
 def test_a_class_whose_crops_were_all_held_out_gets_one_back(crops_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = crops_folder(**{f"class{i}": 1 for i in range(20)})
-    crops = open_crops(tiny(tmp_path / "m.pt", folder, validation="0.5"))
+    crops = crop_sources(tiny(tmp_path / "m.pt", folder, validation="0.5"))
     assert crops.counts == (1,) * 20
     assert crops.validation == []
 
 
 def test_the_held_out_crops_are_not_trained_on(folder: Path, tmp_path: Path) -> None:
-    crops = open_crops(tiny(tmp_path / "m.pt", folder, validation="0.4"))
+    crops = crop_sources(tiny(tmp_path / "m.pt", folder, validation="0.4"))
     held = {line.key for line in crops.validation}
     assert held
     assert not held & set(crops.training[0].keys())
@@ -226,7 +226,7 @@ def test_a_validation_source_with_a_label_that_is_no_class_is_named(
 ) -> None:
     other = crops_folder("other", A=1, q=1)
     with pytest.raises(ValueError, match=r"0001\.png of --validation is labelled 'q'"):
-        open_crops(tiny(tmp_path / "m.pt", folder, validation=str(other)))
+        crop_sources(tiny(tmp_path / "m.pt", folder, validation=str(other)))
 
 
 def test_an_empty_source_and_a_source_of_one_class_are_refused(
@@ -282,7 +282,7 @@ def test_the_centre_rule_reaches_the_loss(tmp_path: Path, folder: Path) -> None:
 
 def test_losses_that_compare_crops_get_four_of_each_class(tmp_path: Path, folder: Path) -> None:
     options = tiny(tmp_path / "m.pt", folder)
-    crops = open_crops(options)
+    crops = crop_sources(options)
     assert samples_per_class(options, {"cross-entropy": 1.0}, crops) == 0
     assert samples_per_class(options, {"long-tail": 1.0, "centre-triplet": 0.1}, crops) == 4
     with pytest.raises(ValueError, match="--samples-per-class is 5"):

@@ -82,7 +82,7 @@ def train(options: CharacterTrainOptions, command: str) -> Path:
     spec = crop_spec(options.side, options.channels)
     weights = loss_weights(options.loss)
     loss_options = chosen_loss_options(options, weights)
-    crops = open_crops(options)
+    crops = crop_sources(options)
     sizes = CharacterSizes(options.backbone, options.width, options.embedding, options.channels)
     model = CharacterModel(sizes, build_losses(weights, sizes.embedding, crops.counts, loss_options))
     windows = CropWindows(
@@ -158,7 +158,7 @@ def samples_per_class(options: CharacterTrainOptions, weights: dict[str, float],
     return samples
 
 
-def open_crops(options: CharacterTrainOptions) -> Crops:
+def crop_sources(options: CharacterTrainOptions) -> Crops:
     """Opens every source, holds some out, and counts classes; no picture is opened.
 
     A class whose crops were all held out gets one back, so that every class is learnt.
