@@ -119,7 +119,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     spec = before.info.input_spec
     old = Crnn.from_checkpoint(before)
     with_new, without = sources(options, before, charset, added)
-    tell_dropped(with_new.dropped | without.dropped)
+    if main_process():
+        tell_dropped(with_new.dropped | without.dropped)
     pictures, held_pictures = unlabelled(options, old, known, spec)
     examples = chosen_examples(with_new, charset, added, options.examples)
     old_lines = first_lines(without, options.validation_lines) or first_lines(pictures, options.validation_lines)
@@ -129,7 +130,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     held_new = with_new.validation
     held_old = without.validation[: options.validation_lines]
     at_start = compare(old, known, model, charset, held_old, held_new, added, spec)
-    print(f"before training: {said(at_start)}", flush=True)
+    if main_process():
+        print(f"before training: {said(at_start)}", flush=True)
     others = joined(without, pictures)
     share = sum(with_new.weights) / sum(others.weights) if others.weights else 1.0  # half of it has new characters
     others = replace(others, weights=tuple(weight * share for weight in others.weights))
