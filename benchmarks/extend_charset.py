@@ -55,8 +55,9 @@ KNOWN_SIGNS = "$#&@%"
 """Signs that the student always knew, put into lines as the new ones are: what it can be hoped to read."""
 
 CAREFUL = ("--may-lose", "0.001")
-REAL_SETS = {"lines_de": (), "lines_grc": (), "lines_grc-careful": CAREFUL}
-"""Sets of real lines, and what else the command gets; what follows a dash tells runs on one set apart."""
+"""To `crnn rebalance`, of what an arm or a real set made: for keeping more of the old."""
+REAL_SETS = {"lines_de": (), "lines_de-careful": CAREFUL, "lines_grc": (), "lines_grc-careful": CAREFUL}
+"""Sets of real lines, and how the biases of what is made with them are set anew; a dash tells runs on one set apart."""
 
 LEAST = 5
 """Times that a character of a real set occurs in the half that is learnt from, or it is left out."""
@@ -77,7 +78,8 @@ class Arm:
     """One way of adding characters.
 
     add: the new characters. rehearse: whether old lines are learnt from too. pictures: whether real ones without
-    labels are, where the base has some. flags: what else the command gets.
+    labels are, where the base has some. flags: what else the command gets. rebalanced: the arm whose models these are,
+    with other biases.
     """
 
     told: str
@@ -86,12 +88,13 @@ class Arm:
     rehearse: bool = True
     pictures: bool = True
     flags: tuple[str, ...] = ()
+    rebalanced: str | None = None
 
 
 ARMS = {
     "five": Arm(REHEARSED, FIVE, seeds=(0, 1, 2)),
     "fifty": Arm(REHEARSED, FIFTY),
-    "fifty-careful": Arm(f"{REHEARSED}, {' '.join(CAREFUL)}", FIFTY, flags=CAREFUL),
+    "fifty-careful": Arm(f"{REHEARSED}, {' '.join(CAREFUL)}", FIFTY, flags=CAREFUL, rebalanced="fifty"),
     "five-plain": Arm("plain fine-tuning: neither", FIVE, rehearse=False, flags=("--anchor", "0")),
     "fifty-plain": Arm("plain fine-tuning: neither", FIFTY, rehearse=False, flags=("--anchor", "0")),
     "five-no-anchor": Arm("without the anchor", FIVE, flags=("--anchor", "0")),
@@ -131,8 +134,8 @@ BASES = {
     "shipped": Base(
         MODELS / "default.pt", (("synth", 0.75),),
         (
-            "five", "fifty", "lines_grc", "lines_de", "five-plain", "fifty-careful", "lines_grc-careful",
-            "five-no-pictures",
+            "five", "fifty", "fifty-careful", "lines_grc", "lines_grc-careful", "lines_de", "lines_de-careful",
+            "five-plain", "five-no-pictures",
         ),
         "extend_charset_shipped", (("iiit5k_train", 0.25), ("sroie_train", 0.25)),
     ),
@@ -220,7 +223,10 @@ def run_arm(options: ExtendCharsetOptions, name: str, arm: Arm, seed: int) -> No
     flags = [*arm.flags, "--seed", str(seed)]
     if shows_pictures(options.base, arm):
         flags += unlabelled(options)
-    grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
+    if arm.rebalanced:
+        rebalance(options.out / f"{arm.rebalanced}-{seed}.pt", model, arm.flags)
+    else:
+        grow(options, model, arm.add, flags if arm.rehearse else [*flags, "--rehearse"], arm.rehearse)
     read_sets(options, model, model.with_suffix(".json"), ["old", name.split("-")[0]], TEST_SETS)
     if arm.add == FIVE:
         read_sets(options, model, clean_path(model), ["five-clean"], ())
@@ -235,6 +241,11 @@ def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[s
          "--until", str(options.steps), "--threads", str(options.threads),
          *(["--rehearse", *rehearsed] if rehearse else []), *flags],
     )  # fmt: skip
+
+
+def rebalance(trained: Path, out: Path, flags: Sequence[str]) -> None:
+    """`crnn rebalance`: the same weights, other biases of the new characters."""
+    run_stage(out, "crnn", ["rebalance", "--model", str(trained), "--out", str(out), *flags])
 
 
 def shows_pictures(base: str, arm: Arm) -> bool:
@@ -263,7 +274,10 @@ def run_real(options: ExtendCharsetOptions, name: str) -> None:
     )  # fmt: skip
     model = options.out / f"{name}.pt"
     add = lacking(open_lines(halves[0]).texts(), load_checkpoint(options.model).info.charset)
-    grow(options, model, add, [*REAL_SETS[name], "--data", str(halves[0]), "--seed", "0", *unlabelled(options)])
+    if REAL_SETS[name]:
+        rebalance(options.out / f"{of}.pt", model, REAL_SETS[name])
+    else:
+        grow(options, model, add, ["--data", str(halves[0]), "--seed", "0", *unlabelled(options)])
     read_sets(options, model, model.with_suffix(".json"), ["old", f"{of}-read"], TEST_SETS)
     read_sets(options, options.model, options.out / f"{of}-before.json", [f"{of}-read"], ())
 
@@ -320,7 +334,8 @@ def write_results(options: ExtendCharsetOptions) -> None:
             "flags": list(arm.flags),
         }
         if done:
-            row |= arm_figures(done, before, name.split("-")[0], arm.add)
+            trained = [run_result(options.out / f"{arm.rebalanced or name}-{seed}.pt") for seed in done]
+            row |= arm_figures(done, trained, before, name.split("-")[0], arm.add)
         content["arms"][name] = row
     for name, flags in REAL_SETS.items():
         if name not in base.order:
@@ -330,7 +345,8 @@ def write_results(options: ExtendCharsetOptions) -> None:
         told = ", ".join([REHEARSED, " ".join(flags)]) if flags else REHEARSED
         real: Json = {"told": told + (WITH_PICTURES if base.unlabelled else "")}
         if is_done(model) and first.exists():
-            real |= real_figures(model, before, of, first)
+            trained_run = json.loads(run_path(options.out / f"{of}.pt").read_text(encoding="utf-8"))
+            real |= real_figures(model, trained_run, before, of, first)
         content["real"][name] = real
     write_json(RESULTS / f"{base.results}.json", content)
 
@@ -385,10 +401,12 @@ def is_done(model: Path) -> bool:
     return model.exists() and finished(model) and model.with_suffix(".json").exists()
 
 
-def arm_figures(models: dict[int, Path], before: Readings, drawn: str, add: str) -> Json:
-    """Shares of new and old characters on the new lines, and how old lines changed: means over the seeds."""
+def arm_figures(models: dict[int, Path], trained: Sequence[Json], before: Readings, drawn: str, add: str) -> Json:
+    """Shares of new and old characters on the new lines, and how old lines changed: means over the seeds.
+
+    trained: results of the trainings, which those of rebalanced models are not.
+    """
     runs = {seed: readings(model.with_suffix(".json")) for seed, model in models.items()}
-    results = [run_result(model) for model in models.values()]
     own = {seed: shares(run[drawn], add) for seed, run in runs.items()}
     clean = [clean_path(model) for model in models.values() if clean_path(model).exists()]
     undegraded = [shares(readings(path)["five-clean"], add)["signs"] for path in clean]
@@ -399,18 +417,17 @@ def arm_figures(models: dict[int, Path], before: Readings, drawn: str, add: str)
         "new_interval": pooled_interval([run[drawn] for run in runs.values()], add),
         "letters": statistics.fmean(found["letters"] for found in own.values()),
         "marks": statistics.fmean(found["marks"] for found in own.values()),
-        "start": {key: results[0]["start"][key] for key in ("new_read", "old_lines", "old_readings_changed")},
+        "start": {key: trained[0]["start"][key] for key in ("new_read", "old_lines", "old_readings_changed")},
         "old": {name: change([run[name] for run in runs.values()], before[name]) for name in ("old", *TEST_SETS)},
-        "minutes": [result["seconds"] / 60 for result in results],
+        "minutes": [result["seconds"] / 60 for result in trained],
         "by_character": by_character(runs[min(runs)][drawn], add),
     }
 
 
-def real_figures(model: Path, before: Readings, name: str, first: Path) -> Json:
-    """What the grown model reads of a real set's other half, and what became of the old lines."""
+def real_figures(model: Path, trained: Json, before: Readings, name: str, first: Path) -> Json:
+    """What the grown model reads of a real set's other half, and what became of the old lines; trained: its run."""
     run, was = readings(model.with_suffix(".json")), readings(first)[f"{name}-read"]
-    result = json.loads(run_path(model).read_text(encoding="utf-8"))
-    add = result["options"]["add"]
+    add = trained["options"]["add"]
     lines = run[f"{name}-read"]
     old = load_checkpoint(model).info.charset.characters
     old = "".join(c for c in old if c not in add and c != " ")
@@ -426,7 +443,7 @@ def real_figures(model: Path, before: Readings, name: str, first: Path) -> Json:
         "old_characters": found.share(old),
         "old_characters_before": started.share(old),
         "old": {key: change([run[key]], before[key]) for key in ("old", *TEST_SETS)},
-        "minutes": result["result"]["seconds"] / 60,
+        "minutes": trained["result"]["seconds"] / 60,
         "by_character": by_character(lines, add),
     }
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": Command("export.command", "main", "write a model for other runtimes, parity proven"),
     "bench": Command("benchmarks.bench", "main", "accuracy against size and time, as JSON and HTML"),
     "extend-charset": Command("distill.extend_cli", "main", "teach a model more characters without forgetting others"),
+    "rebalance": Command("distill.extend_cli", "rebalance_main", "more of the added characters, or of the old ones"),
     "info": Command("crnn.info", "main", "tell charset, sizes, input and origin of a model file"),
     "characters train": Command("crnn.characters.train_cli", "main", "train a model of single characters on crops"),
     "characters episodes": Command("crnn.characters.episodes_cli", "main", "train a few-shot model by episodes"),

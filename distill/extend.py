@@ -154,7 +154,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     if not main_process():
         return options.out
     written = load_checkpoint(options.out)
-    costs = costs_of_shifts(written, [HeldLines(held_old, [1.0] * len(held_old)), held_pictures], numbers)
+    labelled = HeldLines(held_old, [1.0] * len(held_old))
+    costs = costs_of_shifts(written, [labelled, held_pictures], numbers, held_new)
     shift = allowed(costs, options.may_lose)
     if shift:
         written = moved(written, numbers, shift)
@@ -176,6 +177,8 @@ def extend(options: ExtendOptions, command: str) -> Path:
     if lines:
         print(f"of {lines} unlabelled pictures held out {count} are read otherwise than before")
     print(by_character(at_start, at_end))
+    if costs:
+        print(f"crnn rebalance --model {options.out} tells what more or less of the new ones would cost")
     return options.out
 
 

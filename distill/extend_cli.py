@@ -1,4 +1,4 @@
-"""`crnn extend-charset`: its options."""
+"""`crnn extend-charset` and `crnn rebalance`: their options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExtendOptions:
             characters the biases of new rows are set.
         may_lose: share of the held-out lines of old characters, and of the readings of unlabelled ones, that new
             characters may cost: after training their biases are raised or lowered as far as this says. Less of it
-            keeps more of the old and reads fewer of the new.
+            keeps more of the old and reads fewer of the new; crnn rebalance sets it otherwise later.
         resume: go on with the interrupted run of this --out.
         overwrite: replace the result or the interrupted run of this --out.
         fit: the training loop; adamw's learning rate is 1e-3 where none is given.
@@ -85,4 +85,38 @@ def main(argv: list[str]) -> int:
     from distill.extend import extend
 
     extend(options, "crnn extend-charset " + shlex.join(argv))
+    return 0
+
+
+@dataclass(frozen=True)
+class RebalanceOptions:
+    """Options of crnn rebalance.
+
+    Attributes:
+        model: a checkpoint that crnn extend-charset or this command made, with its .run.json beside it. Where nothing
+            else is given, what other biases of the new characters read and cost is printed.
+        may_lose: share of the held-out lines of old characters that the new ones may cost, as in crnn extend-charset.
+        out: the new model file; the old one stays as it is.
+        overwrite: replace the model of this --out.
+    """
+
+    model: Path
+    may_lose: float | None = None
+    out: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.may_lose is None) != (self.out is None):
+            raise ValueError("--may-lose and --out go together; give both, or neither to see what there is to choose")
+        if not 0 <= (self.may_lose or 0) < 1:
+            raise ValueError(f"--may-lose is {self.may_lose}; give a share from 0 to under 1, such as 0.001")
+
+
+def rebalance_main(argv: list[str]) -> int:
+    """`crnn rebalance`."""
+    about = "Read more of the characters that extend-charset added, or keep more of the old ones, without training."
+    options = parse_options(RebalanceOptions, argv, "crnn rebalance", about)
+    from distill.rebalance import rebalance
+
+    rebalance(options, "crnn rebalance " + shlex.join(argv))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
 from crnn.ctc import LogProbs, greedy_batch
 from crnn.model import Crnn, line_log_probs
+from crnn.score import character_recall
 from data.lines import Line
+from data.picture import InputSpec
 
 MAY_CHANGE, TAIL, LEAST_MARGIN = 0.003, 20, 1.0
 """Of steady_biases: the student that ships then reads 1 of 1,000 held-out lines otherwise before any training where
@@ -34,10 +36,14 @@ class HeldLines(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What new classes cost old lines with their biases moved by shift: a share of each set, see costs_of_shifts."""
+    """What new classes cost old lines with their biases moved by shift: a share of each set, see costs_of_shifts.
+
+    new_read: the share of new characters that is read then, None where no line shows one.
+    """
 
     shift: float
     shares: tuple[float, ...]
+    new_read: float | None = None
 
 
 def steady_biases(largest: Tensor) -> Tensor:
@@ -55,38 +61,60 @@ def steady_biases(largest: Tensor) -> Tensor:
     return torch.minimum(lowest[-1] - times * fall, lowest[0] - LEAST_MARGIN)
 
 
-def costs_of_shifts(written: Checkpoint, held: Sequence[HeldLines], added: Sequence[int]) -> list[Cost]:
+def costs_of_shifts(
+    written: Checkpoint, held: Sequence[HeldLines], added: Sequence[int], held_new: Sequence[Line] = ()
+) -> list[Cost]:
     """For each of SHIFTS: how much less of each set is read exactly than if the new classes could not be read at all.
 
     A share of the lines, each counted by how sure its text is. Sets without lines are left out; no set, no costs.
     Against what the old model reads there it would be measured too kindly: held-out lines of what was rehearsed gain
-    by training, others do not.
+    by training, others do not. held_new: labelled lines in which new characters are counted.
     """
-    charset, model = written.info.charset, Crnn.from_checkpoint(written)
-    found: list[list[float]] = []  # set by set, the share that is read at each shift
-    for lines, sure in held:
-        batches = [
-            ([charset.normalise(lines[i].text or "") for i in some], [sure[i] for i in some], log_probs)
-            for some, log_probs in line_log_probs(model, lines, written.info.input_spec)
-        ]
-        if batches:
-            found.append([_read(batches, charset, added, shift) for shift in (-np.inf, *SHIFTS)])
-    if not found:
+    charset, spec, model = written.info.charset, written.info.input_spec, Crnn.from_checkpoint(written)
+    seen = [_Seen.of(model, charset, spec, own) for own in held if own.lines]
+    if not seen:
         return []
-    return [Cost(shift, tuple(row[0] - row[i] for row in found)) for i, shift in enumerate(SHIFTS, 1)]
+    new = _Seen.of(model, charset, spec, HeldLines(held_new, [1.0] * len(held_new)))
+    characters = [charset.characters[number - 1] for number in added]
+    without = [own.right(charset, added, -np.inf) for own in seen]
+    found = []
+    for shift in SHIFTS:
+        shares = [most - own.right(charset, added, shift) for most, own in zip(without, seen, strict=True)]
+        recall = character_recall(new.texts(charset, added, shift), new.labels)
+        found.append(Cost(shift, tuple(shares), recall.share(characters) if recall.occurrences(characters) else None))
+    return found
 
 
-def _read(
-    batches: Sequence[tuple[list[str], list[float], LogProbs]], charset: Charset, added: Sequence[int], shift: float
-) -> float:
-    """The share of lines that is read exactly with these classes moved. A batch: labels, how sure, (N, T, K)."""
-    right = 0.0
-    for labels, sure, log_probs in batches:
-        moved = log_probs.copy()
-        moved[..., list(added)] += shift
-        readings = greedy_batch(moved, charset)
-        right += sum(s for s, label, reading in zip(sure, labels, readings, strict=True) if reading.text == label)
-    return right / sum(sum(sure) for _, sure, _ in batches)
+@dataclass(frozen=True)
+class _Seen:
+    """What a model says of lines, (N, T, K) of those of one width at a time; labels, and how sure they are, by line."""
+
+    log_probs: list[LogProbs]
+    labels: list[str]
+    sure: list[float]
+
+    @classmethod
+    def of(cls, model: Crnn, charset: Charset, spec: InputSpec, held: HeldLines) -> _Seen:
+        log_probs, order = list[LogProbs](), list[int]()
+        for some, batch in line_log_probs(model, held.lines, spec):
+            log_probs.append(batch)
+            order += some
+        labels = [charset.normalise(held.lines[i].text or "") for i in order]
+        return cls(log_probs, labels, [held.sure[i] for i in order])
+
+    def texts(self, charset: Charset, added: Sequence[int], shift: float) -> list[str]:
+        """What is read in each line with these classes moved."""
+        texts: list[str] = []
+        for batch in self.log_probs:
+            moved = batch.copy()
+            moved[..., list(added)] += shift
+            texts += [reading.text for reading in greedy_batch(moved, charset)]
+        return texts
+
+    def right(self, charset: Charset, added: Sequence[int], shift: float) -> float:
+        """The share of lines that is read exactly with these classes moved, each counted by how sure its label is."""
+        pairs = zip(self.sure, self.labels, self.texts(charset, added, shift), strict=True)
+        return sum(sure for sure, label, text in pairs if text == label) / sum(self.sure)
 
 
 def allowed(found: Sequence[Cost], may_lose: float) -> float:

@@ -21,6 +21,15 @@ def test_every_arm_and_every_real_set_is_run_with_some_base_and_once() -> None:
     assert all(len(order) == len(set(order)) for order in orders)
 
 
+def test_what_is_rebalanced_comes_after_what_was_trained() -> None:
+    for base in BASES.values():
+        for at, name in enumerate(base.order):
+            trained = ARMS[name].rebalanced if name in ARMS else name.split("-")[0] if REAL_SETS[name] else None
+            assert trained is None or trained in base.order[:at]
+    for arm in ARMS.values():
+        assert arm.rebalanced is None or set(arm.seeds) <= set(ARMS[arm.rebalanced].seeds)
+
+
 def test_a_base_without_pictures_has_no_arm_that_leaves_them_out() -> None:
     assert [name for name, base in BASES.items() if "five-no-pictures" in base.order] == ["shipped"]
     assert [name for name, base in BASES.items() if base.unlabelled] == ["shipped"]

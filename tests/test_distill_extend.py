@@ -110,6 +110,8 @@ def test_the_run_file_tells_old_and_new_characters_before_and_after(model: Path)
     assert set(result["start"]["characters"]) == set(result["end"]["characters"]) == {"+", "x"}
     assert result["end"]["old_lines"] == result["end"]["new_lines"] == 6
     assert result["start"]["old_exact_before"] == result["end"]["old_exact_before"]
+    taken = next(cost for cost in result["costs"] if cost["shift"] == result["biases_moved"])
+    assert taken["new_read"] == pytest.approx(result["end"]["new_read"])
 
 
 def test_it_learns_from_given_lines_alone(model: Path, lines: Path) -> None:
