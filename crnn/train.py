@@ -21,7 +21,7 @@ from torch import nn
 from crnn.backbones import PIXELS_PER_COLUMN, load_imagenet_weights
 from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.checkpoint import Checkpoint, CrnnSizes, ModelInfo, load_checkpoint, save_checkpoint
-from crnn.commands import FitOptions, same_run, write_run
+from crnn.commands import FitOptions, options_from_json, same_run, write_run
 from crnn.fit import Save, fit
 from crnn.model import Crnn, available_device, copy_classifier, evaluate, parameter_count
 from crnn.objectives.recognition import Recognition
@@ -252,16 +252,23 @@ def recorded_synthesis(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -> tuple[LineSource, LineSource]:
-    """Lines drawn as they are asked for: for training, and for validation with fonts and words of their own."""
+    """Lines drawn as they are asked for: for training, and for validation with fonts and words of their own.
+
+    fields: of SynthesisOptions, as they are or as a model file's JSON holds them; ValueError where they are of others.
+    """
     from data.synthesis.source import SynthesisOptions, SynthesisSource
 
     cased = "" if charset.case == "keep" else charset.characters.swapcase()  # drawn in both cases, labelled in one
     learnt = {c for c in cased if not charset.missing(c)}  # the S of ß -> SS may lie outside
     characters = "".join(sorted(learnt.union(charset.characters)))
-    chosen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    if chosen.get("corpus"):
-        chosen["corpus"] = Path(chosen["corpus"])  # a model file's JSON holds it as text
-    options = SynthesisOptions(**chosen | {"characters": characters, "easy": easy or bool(chosen.get("easy"))})
+    chosen = fields | {"characters": characters, "easy": easy or bool(fields.get("easy"))}
+    try:
+        options: SynthesisOptions = options_from_json(SynthesisOptions, json.loads(json.dumps(chosen, default=str)))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"the model's file says that lines were drawn with {error.args[0]}, which this version does not know; "
+            "give stored lines instead of drawn ones"
+        ) from error
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from data.folder_lines import FolderLines
 from data.lines import Picture, hold_out
 from data.lmdb_lines import write_lmdb
 from data.picture import InputSpec
+from data.synthesis.source import SynthesisOptions, SynthesisSource
 
 ASCII = Charset.named("ascii")
 
@@ -116,6 +117,24 @@ def test_synthetic_lines_of_a_lower_case_charset_are_drawn_in_both_cases_and_lab
     assert any(c.isupper() for c in texts)
     assert any(c.islower() for c in texts)
     assert charset.missing(texts) == ""
+
+
+@pytest.mark.parametrize("fields", [{"halo": 1}, {"longest": "ten"}, {"fonts": "none"}, {"looks": [1.0]}])
+def test_lines_that_were_drawn_in_another_way_are_refused_in_one_sentence(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"the model's file says that lines were drawn with .*; give stored lines"):
+        synthetic(fields, ASCII, False, 0)
+
+
+def test_places_in_a_model_file_are_places_again(tmp_path: Path, labelled_folder: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("one\ntwo\n", encoding="utf-8")
+    fields = asdict(SynthesisOptions(corpus=tmp_path / "corpus.txt", backgrounds=labelled_folder, looks=(0, 1, 0, 0)))
+    stored = json.loads(json.dumps(fields, default=str))
+    made, again = (synthetic(given, ASCII, False, 0)[0] for given in (fields, stored))
+    assert isinstance(made, SynthesisSource)
+    assert isinstance(again, SynthesisSource)
+    assert made.options == again.options
+    assert again.options.corpus == tmp_path / "corpus.txt"
+    assert again.options.backgrounds == labelled_folder
 
 
 def test_synthetic_lines_of_a_charset_that_keeps_case_are_drawn_with_its_characters_alone() -> None:
