@@ -32,7 +32,7 @@ TRAINING_SETS = ("iiit5k_train", "sroie_train")
 
 TWINS = {"twin": ("0.5", "2000"), "twin-plain": ("0", "0")}
 """Kinds of twins: weight of the column-aligned loss, and the steps over which it fades."""
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (2e-3, 4e-3, 8e-3)
 LONGER = 3
 
 
@@ -170,7 +170,7 @@ def write_results(options: RealPairOptions) -> None:
     command = f"python -m benchmarks.real_pair --threads {options.threads} --teacher-steps {options.teacher_steps}"
     command += f" --student-steps {options.student_steps}"
     if options.start != TEACHER:
-        command += " --start runs/students/teacher.pt"
+        command += f" --start {options.start.name}"
     lines = {name: readings(path) for name, path in models.items()}
     write_json(
         RESULTS / "real_pair.json",
