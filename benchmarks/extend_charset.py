@@ -1,4 +1,4 @@
-"""A charset that grows: `python -m benchmarks.extend_charset`, two hours of one core; shipped: four hours.
+"""A charset that grows: `python -m benchmarks.extend_charset`, two hours of one core; shipped: three and a half.
 
 The student of benchmarks.real_pair, or the one that ships, learns five signs, and fifty signs and letters, from drawn
 lines alone, while it rehearses what it was trained on, and the one that ships keeps what it read in pictures of real
