@@ -245,6 +245,8 @@ def grow(options: ExtendCharsetOptions, model: Path, add: str, flags: Sequence[s
 
 def rebalance(trained: Path, out: Path, flags: Sequence[str]) -> None:
     """`crnn rebalance`: the same weights, other biases of the new characters."""
+    if out.exists() and out.stat().st_mtime < trained.stat().st_mtime:
+        out.unlink()
     run_stage(out, "crnn", ["rebalance", "--model", str(trained), "--out", str(out), *flags])
 
 

@@ -377,7 +377,13 @@ def options_from_json(kind: Any, value: Any) -> Any:
         unknown = set(value) - set(hints)
         if unknown:
             raise KeyError(", ".join(sorted(unknown)))
-        return kind(**{name: options_from_json(hints[name], entry) for name, entry in value.items()})  # type: ignore[operator]
+        made = {}
+        for name, entry in value.items():
+            try:
+                made[name] = options_from_json(hints[name], entry)
+            except (KeyError, TypeError) as error:
+                raise type(error)(f"{name}: {error.args[0]}") from error
+        return kind(**made)  # type: ignore[operator]
     if get_origin(kind) in (Union, types.UnionType):
         return (
             None if value is None else options_from_json(next(a for a in get_args(kind) if a is not type(None)), value)

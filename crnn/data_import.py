@@ -58,7 +58,8 @@ class ImportOptions:
     """The second LMDB; NAME.validation.lmdb beside --out where not given."""
     group_by: str | None = None
     """Regular expression that finds a line's group (a receipt, page or writer) in its picture's name: its first
-    bracket, or all it matches. No group is in both LMDBs. Groups that the source knows are kept where not given."""
+    bracket, or all it matches. No group is in both LMDBs. Groups that the source knows are kept where this is not given
+    or ''."""
     json: bool = False
     """Print the counts as JSON."""
 

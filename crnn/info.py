@@ -114,6 +114,8 @@ def print_tables(facts: dict[str, Any], console: Console) -> None:
 def line_parts(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Title -> entries, of a recogniser of lines; how often each character was learnt from is in the JSON alone."""
     made = dict(facts["provenance"])
+    if "new_biases" in made:
+        made["new_biases"] = f"moved by {made['new_biases']['moved']:+g}; crnn rebalance tells what others would cost"
     if "characters" in made:
         made["characters"] = f"counted in {made['characters']['lines']:,} lines, see --json"
     return {

@@ -246,7 +246,10 @@ def recorded_synthesis(provenance: dict[str, Any]) -> dict[str, Any]:
         places = [value] if isinstance(value, str) else list(value)
         gone = [place for place in places if not Path(place).exists()]
         if gone:
-            print(f"warning: {gone[0]}, with which lines were drawn, is not there: drawn without it", file=sys.stderr)
+            if main_process():
+                print(
+                    f"warning: {gone[0]}, with which lines were drawn, is not there: drawn without it", file=sys.stderr
+                )
             del fields[name]
     return fields
 
@@ -266,8 +269,8 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
         options: SynthesisOptions = options_from_json(SynthesisOptions, json.loads(json.dumps(chosen, default=str)))
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"the model's file says that lines were drawn with {error.args[0]}, which this version does not know; "
-            "give stored lines instead of drawn ones"
+            f"the model's file says that lines were drawn with options that this version does not know "
+            f"({error.args[0]}); give stored lines instead of drawn ones"
         ) from error
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)

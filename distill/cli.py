@@ -54,7 +54,7 @@ class DistillOptions:
         validation: share of each stored source that is held out, by group where lines have one, or a source; what the
             teacher's file says where none is given, so that the student leaves alone what its teacher did, else 0.05.
         group_by: a regular expression that finds the group in a line's name. Of the teacher's own data it is what the
-            teacher was trained with, unless another is given; '' for none.
+            teacher was trained with, unless another is given; '' for the groups that the source itself knows.
         validation_lines: at most so many.
         augment: degrade, widen and narrow lines a little, differently at every visit; both networks see the same.
         drop_bad: leave out lines with characters outside the charset, without label or with too few columns, and

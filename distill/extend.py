@@ -40,7 +40,7 @@ from distill.extend_lines import (
     tell_dropped,
     unlabelled,
 )
-from distill.new_biases import HeldLines, allowed, costs_of_shifts, moved
+from distill.new_biases import HeldLines, allowed, costs_of_shifts, moved, with_costs
 from distill.new_rows import chosen_examples, near_new, new_rows
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
         raise ValueError(f"--out {options.out} is the model itself; give the new one another file")
     start_torch(options.fit)
     before = load_checkpoint(options.model)
-    if before.info.ranges:
+    if before.info.ranges and main_process():
         print(
             f"warning: {options.model} learnt ranges of activations by --quantise-aware, which what grows from it has "
             "not; teach it to a student of its own kind with distill --quantise-aware where int8 needs them",
@@ -154,13 +154,16 @@ def extend(options: ExtendOptions, command: str) -> Path:
     if not main_process():
         return options.out
     written = load_checkpoint(options.out)
+    if "new_biases" in written.info.provenance:  # cut off after it was moved, and resumed
+        written = moved(written, numbers, -written.info.provenance["new_biases"]["moved"])
     labelled = HeldLines(held_old, [1.0] * len(held_old))
     costs = costs_of_shifts(written, [labelled, held_pictures], numbers, held_new)
     shift = allowed(costs, options.may_lose)
-    if shift:
-        written = moved(written, numbers, shift)
+    written = with_costs(moved(written, numbers, shift), costs, shift)
+    if shift and mixed.validation:
         accuracy = evaluate(Crnn.from_checkpoint(written), mixed.validation, charset, spec).exact
-        save_checkpoint(options.out, written.with_provenance(biases_moved=shift, validation_accuracy=accuracy))
+        written = written.with_provenance(validation_accuracy=accuracy)
+    save_checkpoint(options.out, written)
     after = Crnn.from_checkpoint(written)
     at_end = compare(old, known, after, charset, held_old, held_new, added, spec)
     seconds = round(progress.seconds, 1)

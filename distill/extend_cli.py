@@ -93,8 +93,8 @@ class RebalanceOptions:
     """Options of crnn rebalance.
 
     Attributes:
-        model: a checkpoint that crnn extend-charset or this command made, with its .run.json beside it. Where nothing
-            else is given, what other biases of the new characters read and cost is printed.
+        model: a checkpoint that crnn extend-charset or this command made. Where nothing else is given, what other
+            biases of the new characters read and cost is printed.
         may_lose: share of the held-out lines of old characters that the new ones may cost, as in crnn extend-charset.
         out: the new model file; the old one stays as it is.
         overwrite: replace the model of this --out.

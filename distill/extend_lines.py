@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
 from crnn.model import Crnn, read_lines
-from crnn.train import SYNTHETIC, Sources, open_sources, recorded_synthesis, synthetic, validation_share
+from crnn.train import SYNTHETIC, Sources, main_process, open_sources, recorded_synthesis, synthetic, validation_share
 from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
 from data.picture import InputSpec
 from distill.new_biases import HeldLines
@@ -142,7 +142,7 @@ def drawable_of(added: Sequence[str], fields: dict[str, Any]) -> str:
         sides = [any(c in font.characters for font in find_fonts(folders, side)) for side in ("training", "held-out")]
         if all(sides):
             drawable += c
-        elif any(sides):
+        elif any(sides) and main_process():
             print(f"warning: {c!r} is in fonts of one side of the split only, so it is not drawn", file=sys.stderr)
     return drawable
 

@@ -71,18 +71,19 @@ def costs_of_shifts(
     by training, others do not. held_new: labelled lines in which new characters are counted.
     """
     charset, spec, model = written.info.charset, written.info.input_spec, Crnn.from_checkpoint(written)
-    seen = [_Seen.of(model, charset, spec, own) for own in held if own.lines]
-    if not seen:
+    lost: list[list[float]] = []  # set by set, at each shift; one at a time, for with many classes a set is large
+    for own in held:
+        if own.lines:
+            seen = _Seen.of(model, charset, spec, own)
+            most = seen.right(charset, added, -np.inf)
+            lost.append([most - seen.right(charset, added, shift) for shift in SHIFTS])
+    if not lost:
         return []
-    new = _Seen.of(model, charset, spec, HeldLines(held_new, [1.0] * len(held_new)))
+    seen = _Seen.of(model, charset, spec, HeldLines(held_new, [1.0] * len(held_new)))
     characters = [charset.characters[number - 1] for number in added]
-    without = [own.right(charset, added, -np.inf) for own in seen]
-    found = []
-    for shift in SHIFTS:
-        shares = [most - own.right(charset, added, shift) for most, own in zip(without, seen, strict=True)]
-        recall = character_recall(new.texts(charset, added, shift), new.labels)
-        found.append(Cost(shift, tuple(shares), recall.share(characters) if recall.occurrences(characters) else None))
-    return found
+    recalls = [character_recall(seen.texts(charset, added, shift), seen.labels) for shift in SHIFTS]
+    new_read = [recall.share(characters) if recall.occurrences(characters) else None for recall in recalls]
+    return [Cost(*row) for row in zip(SHIFTS, zip(*lost, strict=True), new_read, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,24 @@ def allowed(found: Sequence[Cost], may_lose: float) -> float:
     """
     fitting = itertools.takewhile(lambda cost: max(cost.shares) <= may_lose + 1e-9, found)  # + rounding of shares
     return max((cost.shift for cost in fitting), default=found[0].shift if found else 0.0)
+
+
+def with_costs(written: Checkpoint, costs: Sequence[Cost], shift: float) -> Checkpoint:
+    """The model with what was found of its new biases, and how far they were moved, among what its file tells."""
+    return written.with_provenance(new_biases={"moved": shift, "costs": [cost._asdict() for cost in costs]})
+
+
+def found_costs(written: Checkpoint) -> tuple[list[Cost], float] | None:
+    """What with_costs put into a file; None where that is nothing. ValueError where it is damaged."""
+    told = written.info.provenance.get("new_biases")
+    if told is None:
+        return None
+    try:
+        costs = [Cost(row["shift"], tuple(row["shares"]), row["new_read"]) for row in told["costs"]]
+        taken = float(told["moved"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"what the model file says of its biases is damaged ({error!r}); take another copy") from error
+    return (costs, taken) if costs else None
 
 
 def moved(written: Checkpoint, added: Sequence[int], shift: float) -> Checkpoint:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import datetime
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crnn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from crnn.commands import refuse_writing_over, run_path, write_run
-from crnn.train import refuse_overwriting
-from distill.new_biases import Cost, allowed, moved
+from crnn.commands import refuse_writing_over, write_run
+from crnn.train import refuse_overwriting, resume_path
+from distill.new_biases import Cost, allowed, found_costs, moved, with_costs
 
 if TYPE_CHECKING:
     from distill.extend_cli import RebalanceOptions
@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 def rebalance(options: RebalanceOptions, command: str) -> None:
     """Prints what there is to choose, or writes the model with the biases of its new classes moved."""
     if options.out is not None:
-        refuse_writing_over(options.out, [options.model])
-        refuse_overwriting(options.out, False, options.overwrite)
+        refuse_losing(options.out, options.model, options.overwrite)
     before = load_checkpoint(options.model)
     added = before.info.provenance.get("extended", {}).get("added", "")
     if not added:
         raise ValueError(f"{options.model} was not made by crnn extend-charset; give a model that was")
-    costs, taken = found_costs(options.model)
+    found = found_costs(before)
+    if found is None:
+        raise ValueError(
+            f"{options.model} does not say what other biases cost: no line of old characters was held out, or an "
+            "earlier version made it; make it anew with crnn extend-charset and --rehearse or --unlabelled"
+        )
+    costs, taken = found
     if options.out is None or options.may_lose is None:
         print(choices(costs, taken))
         return
     shift = allowed(costs, options.may_lose)
-    save_checkpoint(options.out, with_biases(before, added, shift - taken, shift))
-    result = {"biases_moved": shift, "costs": [cost._asdict() for cost in costs]}
-    write_run(options.out, command, options, result)
+    write_run(options.out, command, options)
+    save_checkpoint(options.out, rebalanced(before, added, costs, shift, options.model, command))
+    write_run(options.out, command, options, {"biases_moved": shift, "costs": [cost._asdict() for cost in costs]})
     cost = max(next(cost.shares for cost in costs if cost.shift == shift))
     more = f", more than {options.may_lose:.2%}, and nothing lower was tried" if cost > options.may_lose + 1e-9 else ""
     print(
@@ -41,25 +46,12 @@ def rebalance(options: RebalanceOptions, command: str) -> None:
     )
 
 
-def found_costs(model: Path) -> tuple[list[Cost], float]:
-    """What the run that made the model found, and how far it moved the biases; an error where it does not say."""
-    path = run_path(model)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}, which says what other biases cost, is not there; put it beside the model")
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))["result"]
-        costs = [Cost(row["shift"], tuple(row["shares"]), row.get("new_read")) for row in result["costs"]]
-        taken = float(result["biases_moved"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not say what other biases cost ({error!r}); make the model anew with crnn extend-charset"
-        ) from error
-    if not costs:
-        raise ValueError(
-            f"no line of old characters was held out when {model} was made, so what other biases cost is not known; "
-            "make it anew with crnn extend-charset and --rehearse or --unlabelled"
-        )
-    return costs, taken
+def refuse_losing(out: Path, model: Path, overwrite: bool) -> None:
+    """An error where out is the model itself, another's result, or that of a training that was interrupted."""
+    refuse_writing_over(out, [model])
+    if resume_path(out).exists():
+        raise FileExistsError(f"{resume_path(out)} holds an interrupted training; choose another --out")
+    refuse_overwriting(out, False, overwrite)
 
 
 def choices(costs: list[Cost], taken: float) -> str:
@@ -73,8 +65,15 @@ def choices(costs: list[Cost], taken: float) -> str:
     return "\n".join(["biases moved by  new characters read  cost of old lines", *rows])
 
 
-def with_biases(before: Checkpoint, added: str, by: float, shift: float) -> Checkpoint:
-    """The model with the biases of the characters added moved; what it reads of validation lines is not known then."""
+def rebalanced(
+    before: Checkpoint, added: str, costs: list[Cost], shift: float, model: Path, command: str
+) -> Checkpoint:
+    """The model with these biases; what it reads of validation lines is not known where they are others than before."""
     numbers = [before.info.charset.characters.index(c) + 1 for c in added]
-    kept = {key: value for key, value in before.info.provenance.items() if key != "validation_accuracy"}
-    return moved(replace(before, info=replace(before.info, provenance=kept | {"biases_moved": shift})), numbers, by)
+    found = found_costs(before)
+    by = shift - (found[1] if found else 0.0)
+    made: dict[str, Any] = dict(before.info.provenance)
+    if by:
+        made.pop("validation_accuracy", None)
+    made["rebalanced"] = {"command": command, "model": model.name, "date": datetime.date.today().isoformat()}
+    return with_costs(moved(replace(before, info=replace(before.info, provenance=made)), numbers, by), costs, shift)

@@ -119,9 +119,17 @@ def test_synthetic_lines_of_a_lower_case_charset_are_drawn_in_both_cases_and_lab
     assert charset.missing(texts) == ""
 
 
-@pytest.mark.parametrize("fields", [{"halo": 1}, {"longest": "ten"}, {"fonts": "none"}, {"looks": [1.0]}])
-def test_lines_that_were_drawn_in_another_way_are_refused_in_one_sentence(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"the model's file says that lines were drawn with .*; give stored lines"):
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"halo": 1}, r"\(halo\)"),
+        ({"longest": "ten"}, r"\(longest: 'ten' where int belongs\)"),
+        ({"fonts": "none"}, r"\(fonts: none is none of training, held-out, all\)"),
+        ({"looks": [1.0]}, r"\(looks: \[1\.0\] where 4 values belong\)"),
+    ],
+)
+def test_lines_that_were_drawn_in_another_way_are_refused_by_name(fields: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=rf"with options that this version does not know {what}; give stored lines"):
         synthetic(fields, ASCII, False, 0)
 
 

@@ -112,6 +112,8 @@ def test_the_run_file_tells_old_and_new_characters_before_and_after(model: Path)
     assert result["start"]["old_exact_before"] == result["end"]["old_exact_before"]
     taken = next(cost for cost in result["costs"] if cost["shift"] == result["biases_moved"])
     assert taken["new_read"] == pytest.approx(result["end"]["new_read"])
+    told = load_checkpoint(out).info.provenance["new_biases"]
+    assert (told["moved"], told["costs"]) == (result["biases_moved"], result["costs"])
 
 
 def test_it_learns_from_given_lines_alone(model: Path, lines: Path) -> None:
@@ -338,7 +340,10 @@ def test_an_interrupted_run_goes_on_to_the_same_model(model: Path, monkeypatch: 
     assert all(torch.equal(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
 
 
-def test_a_run_that_is_cut_off_after_its_last_step_can_be_resumed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", ["costs_of_shifts", "changed"])  # before the biases are moved, and after
+def test_a_run_that_is_cut_off_after_its_last_step_can_be_resumed(
+    model: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     uncut = load_checkpoint(extend(options(model, out=model.with_name("uncut.pt")), "crnn extend-charset"))
     assert not model.with_name("uncut.resume.pt").exists()
 
@@ -346,11 +351,12 @@ def test_a_run_that_is_cut_off_after_its_last_step_can_be_resumed(model: Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(extend_module, "costs_of_shifts", stop)
+        patch.setattr(extend_module, at, stop)
         with pytest.raises(KeyboardInterrupt):
             extend(options(model), "crnn extend-charset")
     resumed = load_checkpoint(extend(options(model, resume=True), "crnn extend-charset"))
-    assert all(torch.equal(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
+    assert all(torch.allclose(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
+    assert uncut.info.provenance["new_biases"] == resumed.info.provenance["new_biases"]
 
 
 def test_an_exported_grown_model_reads_with_the_grown_charset(model: Path, lines: Path) -> None:

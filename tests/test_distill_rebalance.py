@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,23 @@ from crnn.charset import Charset
 from crnn.checkpoint import load_checkpoint, save_checkpoint
 from crnn.cli import main
 from distill.extend_cli import RebalanceOptions
+from distill.new_biases import Cost, found_costs, with_costs
 
 COSTS = [
-    {"shift": -1.0, "shares": [0.001, 0.0], "new_read": 0.5},
-    {"shift": -0.5, "shares": [0.002, 0.001], "new_read": 0.6},
-    {"shift": 0.0, "shares": [0.004, 0.002], "new_read": 0.7},
-    {"shift": 1.0, "shares": [0.02, 0.03], "new_read": 0.8},
+    Cost(-1.0, (0.001, 0.0), 0.5),
+    Cost(-0.5, (0.002, 0.001), 0.6),
+    Cost(0.0, (0.004, 0.002), 0.7),
+    Cost(1.0, (0.02, 0.03), 0.8),
 ]
 """What a run found, which left the biases at -0.5."""
-
-
-def write_run_file(model: Path, result: Any) -> None:
-    model.with_suffix(".run.json").write_text(json.dumps({"command": "c", "options": {}, "result": result}))
 
 
 @pytest.fixture
 def grown(random_checkpoint: Callable[..., Path]) -> Path:
     """As crnn extend-charset leaves it, which added e and f."""
     path = random_checkpoint(charset=Charset.of("0123456789abcdef "))
-    made = load_checkpoint(path).with_provenance(extended={"added": "ef"}, biases_moved=-0.5, validation_accuracy=0.9)
-    save_checkpoint(path, made)
-    write_run_file(path, {"biases_moved": -0.5, "costs": COSTS})
+    made = load_checkpoint(path).with_provenance(extended={"added": "ef"}, validation_accuracy=0.9)
+    save_checkpoint(path, with_costs(made, COSTS, -0.5))
     return path
 
 
@@ -55,8 +50,9 @@ def test_the_biases_of_the_added_characters_alone_go_as_high_as_what_may_be_lost
     assert moved.count_nonzero() == (2 if by else 0)
     others = before.weights.keys() - {"classifier.bias"}
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in others)
-    assert after.info.provenance["biases_moved"] == -0.5 + by
-    assert "validation_accuracy" not in after.info.provenance  # of other biases
+    assert found_costs(after) == (COSTS, -0.5 + by)
+    assert ("validation_accuracy" in after.info.provenance) == (not by)  # it is of these biases
+    assert after.info.provenance["rebalanced"]["model"] == grown.name
 
 
 def test_what_was_rebalanced_can_be_rebalanced_again(grown: Path, tmp_path: Path) -> None:
@@ -84,29 +80,39 @@ def test_where_everything_that_was_tried_costs_more_that_is_said(
     assert "they cost 0.10% of the held-out lines of old characters, more than 0.00%" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("result", "sentence"),
-    [
-        (None, "does not say what other biases cost"),
-        ({"steps": 3}, r"does not say what other biases cost \(KeyError\('costs'\)\)"),
-        ({"costs": [], "biases_moved": 0}, "no line of old characters was held out when"),
-    ],
-)
-def test_a_run_that_found_no_costs_is_refused(
-    grown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], result: Any, sentence: str
+def test_a_model_that_does_not_tell_its_costs_is_refused(
+    grown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run_file(grown, result)
+    save_checkpoint(grown, with_costs(load_checkpoint(grown), [], 0.0))
     assert rebalance(grown, tmp_path / "r.pt", "--may-lose", "0.1") == 1
-    assert re.search(sentence, capsys.readouterr().err)
+    assert "does not say what other biases cost: no line of old characters was held out" in capsys.readouterr().err
+    assert not list(tmp_path.glob("r.*"))
+
+
+def test_a_damaged_account_of_the_biases_is_refused(grown: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(grown, load_checkpoint(grown).with_provenance(new_biases={"costs": [{"shift": 0}], "moved": 0}))
+    assert main(["rebalance", "--model", str(grown)]) == 1
+    assert "what the model file says of its biases is damaged" in capsys.readouterr().err
+
+
+def test_what_is_cut_off_leaves_no_run_that_looks_whole(
+    grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "r.pt")
+
+    monkeypatch.setattr("distill.rebalance.save_checkpoint", full)
+    assert rebalance(grown, tmp_path / "r.pt", "--may-lose", "0.1") == 1
+    assert json.loads((tmp_path / "r.run.json").read_text())["result"] is None
     assert not (tmp_path / "r.pt").exists()
 
 
-def test_a_model_without_its_run_file_is_refused(
+def test_the_state_of_an_interrupted_training_is_not_taken_over(
     grown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grown.with_suffix(".run.json").unlink()
-    assert rebalance(grown, tmp_path / "r.pt", "--may-lose", "0.1") == 1
-    assert "which says what other biases cost, is not there; put it beside the model" in capsys.readouterr().err
+    (tmp_path / "r.resume.pt").write_bytes(b"state")
+    assert rebalance(grown, tmp_path / "r.pt", "--may-lose", "0.1", "--overwrite") == 1
+    assert "holds an interrupted training; choose another --out" in capsys.readouterr().err
 
 
 def test_a_model_that_did_not_grow_is_refused(
