@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,6 +122,13 @@ def train(options: TrainOptions, command: str) -> Path:
 def main_process() -> bool:
     """Whether this process writes what all have made; torchrun and accelerate number them in RANK."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@cache
+def warn(sentence: str) -> None:
+    """Says it on stderr, once, in the process that speaks for all."""
+    if main_process():
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def report(out: Path, result: dict[str, Any]) -> str:
@@ -246,10 +253,7 @@ def recorded_synthesis(provenance: dict[str, Any]) -> dict[str, Any]:
         places = [value] if isinstance(value, str) else list(value)
         gone = [place for place in places if not Path(place).exists()]
         if gone:
-            if main_process():
-                print(
-                    f"warning: {gone[0]}, with which lines were drawn, is not there: drawn without it", file=sys.stderr
-                )
+            warn(f"{gone[0]}, with which lines were drawn, is not there: drawn without it")
             del fields[name]
     return fields
 
@@ -258,8 +262,10 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
     """Lines drawn as they are asked for: for training, and for validation with fonts and words of their own.
 
     fields: of SynthesisOptions, as they are or as a model file's JSON holds them; ValueError where they are of others.
+    Characters that no font has are not drawn, and stderr says so; where that is half of the charset or more, the fonts
+    of its script are not there, and ValueError says which.
     """
-    from data.synthesis.source import SynthesisOptions, SynthesisSource
+    from data.synthesis.source import SynthesisOptions, SynthesisSource, drawable
 
     cased = "" if charset.case == "keep" else charset.characters.swapcase()  # drawn in both cases, labelled in one
     learnt = {c for c in cased if not charset.missing(c)}  # the S of ß -> SS may lie outside
@@ -272,6 +278,11 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
             f"the model's file says that lines were drawn with options that this version does not know "
             f"({error.args[0]}); give stored lines instead of drawn ones"
         ) from error
+    drawn = drawable(characters, options.font_folders)
+    if len(characters) / 2 < len(drawn) < len(characters):
+        left_out = "".join(c for c in characters if c not in drawn)
+        warn(f"no drawn line holds {left_out!r}, which no font has on both sides of the split of fonts")
+        options = replace(options, characters=drawn)
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
 

@@ -37,6 +37,7 @@ from distill.extend_lines import (
     held_out,
     joined,
     sources,
+    synthesis_of,
     tell_dropped,
     unlabelled,
 )
@@ -136,7 +137,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     share = sum(with_new.weights) / sum(others.weights) if others.weights else 1.0  # half of it has new characters
     others = replace(others, weights=tuple(weight * share for weight in others.weights))
     mixed = replace(joined(with_new, others), validation=held_old + held_new)
-    synth = before.info.provenance.get("synth", {})
+    synth = synthesis_of(options, before)
     origin = {key: before.info.provenance.get(key) for key in ("command", "date", "validation_accuracy", "teacher")}
     origin |= {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)}
     validation, group_by = held_out(options, before)

@@ -26,7 +26,9 @@ class ExtendOptions:
         out: the new model file; the old one stays as it is.
         data: labelled lines that hold new characters, each with :weight, beside drawn ones; needed for characters that
             no font has.
-        drawn: whether lines with the new characters are drawn too, in as many fonts as have them.
+        drawn: whether lines with the new characters are drawn too, in as many fonts as have them; where fonts of both
+            sides of the split do.
+        font_folders: fonts for drawn lines, instead of those of the system or those that the model was drawn with.
         rehearse: lines of the old characters, so that they are not forgotten: synth, as the model knows it, or stored
             lines such as those it was trained on.
         unlabelled: pictures of lines such as will be read, without new characters, each with :weight; labels are not
@@ -50,6 +52,7 @@ class ExtendOptions:
     out: Path = Path("extended.pt")
     data: tuple[str, ...] = ()
     drawn: bool = True
+    font_folders: tuple[Path, ...] = ()
     rehearse: tuple[str, ...] = ("synth",)
     unlabelled: tuple[str, ...] = ()
     anchor: float = 20.0
@@ -76,6 +79,8 @@ class ExtendOptions:
             raise ValueError(f"--may-lose is {self.may_lose}; give a share from 0 to under 1, such as 0.003")
         if not self.drawn and not self.data:
             raise ValueError("--no-drawn leaves no line with a new character; give some with --data")
+        if missing := next((folder for folder in self.font_folders if not folder.is_dir()), None):
+            raise ValueError(f"--font-folders {missing} is no folder; give folders of fonts")
 
 
 def main(argv: list[str]) -> int:

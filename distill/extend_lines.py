@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crnn.charset import Charset
 from crnn.checkpoint import Checkpoint
 from crnn.model import Crnn, read_lines
-from crnn.train import SYNTHETIC, Sources, main_process, open_sources, recorded_synthesis, synthetic, validation_share
+from crnn.train import SYNTHETIC, Sources, open_sources, recorded_synthesis, synthetic, validation_share
 from data.lines import Line, LineSource, WithoutLabels, hold_out, open_lines, split_source
 from data.picture import InputSpec
 from distill.new_biases import HeldLines
@@ -55,6 +55,12 @@ def held_out(options: ExtendOptions, before: Checkpoint) -> tuple[str, str | Non
     return validation, None if options.data else recorded.get("group_by")
 
 
+def synthesis_of(options: ExtendOptions, before: Checkpoint) -> dict[str, Any]:
+    """How lines are drawn, as the new file tells it: as the old one does, with the fonts that are asked for."""
+    recorded: dict[str, Any] = before.info.provenance.get("synth", {})
+    return recorded | ({"font_folders": list(map(str, options.font_folders))} if options.font_folders else {})
+
+
 def sources(
     options: ExtendOptions, before: Checkpoint, charset: Charset, added: Sequence[str]
 ) -> tuple[Sources, Sources]:
@@ -63,7 +69,9 @@ def sources(
     Raises ValueError naming the new characters that no line shows.
     """
     seed, count = options.fit.seed, options.validation_lines
-    recorded = recorded_synthesis(before.info.provenance)
+    from data.synthesis.source import drawable
+
+    recorded = recorded_synthesis({"synth": synthesis_of(options, before)})
     fields = {key: value for key, value in recorded.items() if key not in ("characters", "including")}
     validation, group_by = held_out(options, before)
     given = Sources((), (), [], {})
@@ -76,14 +84,18 @@ def sources(
         kept = [line for line in opened.validation if not set(added).isdisjoint(charset.normalise(line.text or ""))]
         given = replace(opened, validation=kept)
     shown = set(added) & set(charset.normalise("".join(t or "" for s in given.training for t in s.texts())))
-    drawable = drawable_of(added, fields) if options.drawn else ""
-    unseen = [c for c in added if c not in shown and c not in drawable]
+    drawn_ones = ""
+    if options.drawn:
+        drawable_ones = drawable(charset.characters, [Path(folder) for folder in fields.get("font_folders", ())])
+        drawn_ones = "".join(c for c in added if c in drawable_ones)
+    unseen = [c for c in added if c not in shown and c not in drawn_ones]
     if unseen:
         raise ValueError(
-            f"no font and no line of --data shows {''.join(unseen)!r}; install a font or give lines that have it"
+            f"no line of --data shows {''.join(unseen)!r}, and none is drawn: no font has it on both sides of the "
+            "split, or synthesis draws none of its kind; give lines that have it, or --font-folders"
         )
-    if drawable:
-        training, held = synthetic(fields | {"including": drawable}, charset, False, seed + 1)
+    if drawn_ones:
+        training, held = synthetic(fields | {"including": drawn_ones}, charset, False, seed + 1)
         kept = given.validation[: count // 2]
         given = replace(given, validation=kept)  # the rest is of drawn ones, or those would not be measured
         drawn = [held[i] for i in range(count - len(kept))]
@@ -130,21 +142,6 @@ def joined(some: Sources, others: Sources) -> Sources:
     """What both train on."""
     training, weights = some.training + others.training, some.weights + others.weights
     return Sources(training, weights, [], some.dropped | others.dropped)
-
-
-def drawable_of(added: Sequence[str], fields: dict[str, Any]) -> str:
-    """The characters that fonts of both sides of the split have, so that the figures are of unseen fonts."""
-    from data.synthesis.fonts import find_fonts
-
-    folders = [Path(folder) for folder in fields.get("font_folders", ())] or None
-    drawable = ""
-    for c in added:
-        sides = [any(c in font.characters for font in find_fonts(folders, side)) for side in ("training", "held-out")]
-        if all(sides):
-            drawable += c
-        elif any(sides) and main_process():
-            print(f"warning: {c!r} is in fonts of one side of the split only, so it is not drawn", file=sys.stderr)
-    return drawable
 
 
 def first_lines(of: Sources, count: int) -> list[Line]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from crnn.charset import Charset
 from crnn.checkpoint import ModelInfo
-from crnn.train import PLACES, SYNTHETIC, open_sources, synthetic, validation_share
+from crnn.train import SYNTHETIC, open_sources, recorded_synthesis, synthetic, validation_share
 from data.lines import Line, LineSource, open_lines, split_source
 
 
@@ -97,7 +97,7 @@ def held_out_lines(asked: str, info: ModelInfo, path: Path, count: int) -> list[
             file=sys.stderr,
         )
         return []
-    drawn = {key: value for key, value in made.get("synth", {}).items() if key not in PLACES}
+    drawn = recorded_synthesis(made)
     found = open_sources(
         recorded, info.charset, info.input_spec, validation, count, True, drawn, made.get("seed", 0), recorded,
         made.get("group_by"), info.sizes,
@@ -112,8 +112,7 @@ def open_pair(name: str, info: ModelInfo, seed: int) -> tuple[LineSource, LineSo
     if name not in SYNTHETIC:
         source = open_lines(name)
         return source, source
-    fields = {key: value for key, value in info.provenance.get("synth", {}).items() if key not in PLACES}
-    return synthetic(fields, info.charset, name == "synth-easy", seed)
+    return synthetic(recorded_synthesis(info.provenance), info.charset, name == "synth-easy", seed)
 
 
 def split_indices(lines: int, asked: Sequence[int], name: str, seed: int) -> list[list[int]]:

@@ -133,6 +133,19 @@ def test_lines_that_were_drawn_in_another_way_are_refused_by_name(fields: dict[s
         synthetic(fields, ASCII, False, 0)
 
 
+def test_what_no_font_has_is_left_out_of_drawn_lines_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    made, unseen = synthetic({}, Charset.of("abcde\U0001f9ff"), False, 0)
+    assert isinstance(made, SynthesisSource)
+    assert isinstance(unseen, SynthesisSource)
+    assert made.options.characters == unseen.options.characters == "abcde"
+    assert "warning: no drawn line holds '\U0001f9ff', which no font has" in capsys.readouterr().err
+
+
+def test_a_charset_of_which_no_font_has_most_is_refused() -> None:
+    with pytest.raises(ValueError, match="install a font that has them or leave them out"):
+        synthetic({}, Charset.of("ab\U0001f9fe\U0001f9ff"), False, 0)
+
+
 def test_places_in_a_model_file_are_places_again(tmp_path: Path, labelled_folder: Path) -> None:
     (tmp_path / "corpus.txt").write_text("one\ntwo\n", encoding="utf-8")
     fields = asdict(SynthesisOptions(corpus=tmp_path / "corpus.txt", backgrounds=labelled_folder, looks=(0, 1, 0, 0)))

@@ -21,13 +21,14 @@ from crnn.objectives.line_characters import aligned_characters
 from crnn.objectives.recognition import DeviceBatch, ctc_loss
 from data.lines import is_held_out, open_lines
 from data.lmdb_lines import Entry, write_lmdb
+from data.synthesis.fonts import plain_font_file
 from data.synthesis.source import SynthesisOptions, SynthesisSource
 from distill import extend as extend_module
 from distill.extend import Anchored, Steady, extend
 from distill.extend_cli import ExtendOptions
-from distill.extend_lines import HELD_GIVEN, drawable_of, extended, held_out, sources, unlabelled
+from distill.extend_lines import HELD_GIVEN, extended, held_out, sources, synthesis_of, unlabelled
 from distill.new_rows import NEAR, near_new
-from export.lines import held_out_lines
+from export.lines import held_out_lines, open_pair
 
 FIT = FitOptions(until=("2",), batch_lines=4, workers=0, warm_up=1, threads=1, validate_every=1, save_every=1)
 
@@ -313,9 +314,28 @@ def test_characters_that_cannot_be_added_are_refused(add: str, sentence: str) ->
 
 
 def test_a_character_that_nothing_shows_is_refused_by_name(model: Path) -> None:
-    with pytest.raises(ValueError, match="no font and no line of --data shows '\U0001f9ff'"):
+    with pytest.raises(ValueError, match="no line of --data shows '\U0001f9ff', and none is drawn"):
         extend(options(model, add="\U0001f9ff"), "crnn extend-charset")
-    assert drawable_of(["\U0001f9ff"], {}) == ""
+
+
+def test_characters_that_no_font_has_are_learnt_from_given_lines_beside_drawn_ones(model: Path, tmp_path: Path) -> None:
+    import cv2
+
+    picture = cv2.imencode(".png", np.full((32, 64, 3), 255, np.uint8))[1].tobytes()
+    write_lmdb(tmp_path / "own.lmdb", [Entry(picture, "1\U0001fa77", f"line {i}") for i in range(20)])
+    grown = extend(options(model, add="x\U0001fa77", data=(str(tmp_path / "own.lmdb"),)), "crnn extend-charset")
+    info = load_checkpoint(grown).info
+    assert {"x", "\U0001fa77"} <= set(info.charset.characters)
+    drawn = open_pair("synth", info, 0)[0]  # what it is calibrated on, and taught from, by default
+    assert "x" in "".join(drawn.texts()[i] or "" for i in range(200))
+
+
+def test_the_fonts_that_are_asked_for_are_those_that_the_new_file_names(model: Path) -> None:
+    folder = plain_font_file().parent
+    fonts = ExtendOptions(model, "+", font_folders=(folder,))
+    assert synthesis_of(fonts, load_checkpoint(model))["font_folders"] == [str(folder)]
+    with pytest.raises(ValueError, match="--font-folders gone is no folder"):
+        ExtendOptions(model, "+", font_folders=(Path("gone"),))
 
 
 def test_the_model_itself_is_not_overwritten(model: Path) -> None:

@@ -234,6 +234,17 @@ class _FontShelf:
         raise ValueError(f"no font has all characters of {text!r}; install one that has them or leave them out")
 
 
+def drawable(characters: str, font_folders: Sequence[Path] = ()) -> str:
+    """Those of the characters that lines of both sides of the split of fonts can hold; errors as of SynthesisSource.
+
+    What is in fonts of one side alone could be learnt and not validated, or the other way round.
+    """
+    sides: tuple[FontSet, ...] = ("training", "held-out")
+    fonts = [_of_script(find_fonts(font_folders or None, side), characters) for side in sides]
+    have = [frozenset[str]().union(*(font.characters for font in of_side)) for of_side in fonts]
+    return "".join(c for c in characters if all(c in of_side for of_side in have))
+
+
 def _has(font: Font, text: str) -> bool:
     return all(c in font.characters for c in text)
 
