@@ -57,12 +57,18 @@ def open_labelled(path: Path | str) -> StoredLines:
     return source
 
 
-def open_crops(path: Path | str, classes: Container[str]) -> StoredLines:
-    """Any source of crops; a folder or zip without labels.tsv is labelled by its folders where all are of classes."""
+def open_crops(path: Path | str, classes: Container[str]) -> tuple[StoredLines, str | None]:
+    """Any source of crops; a folder or zip without labels.tsv is labelled by its folders where all are of classes.
+
+    Where some are and others are not, none is taken for a label, and the first of the others is told too.
+    """
     source = open_lines(path)
     if isinstance(source, FolderLines) and not any(source.texts()):
         with contextlib.suppress(ValueError):  # pictures in no folder of a class
             folders = ClassFolders(path)
-            if all(text in classes for text in folders.texts()):
-                return folders
-    return source
+            others = [text for text in folders.texts() if text not in classes]
+            if not others:
+                return folders, None
+            if len(others) < len(folders):
+                return source, others[0]
+    return source, None

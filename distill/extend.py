@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from crnn.model import Crnn, Outputs, copy_classifier, evaluate, read_lines
 from crnn.objectives.recognition import DeviceBatch, Terms, ctc_loss
 from crnn.score import character_recall, score
 from crnn.train import (
+    count_characters,
     main_process,
     make_windows,
     provenance,
@@ -142,7 +143,7 @@ def extend(options: ExtendOptions, command: str) -> Path:
     origin |= {"model": options.model.name, "added": "".join(added), "unlabelled": list(options.unlabelled)}
     validation, group_by = held_out(options, before)
     made = provenance(command, options.data + options.rehearse, options.fit.seed, mixed, synth, group_by, validation)
-    made |= {"synth": synth, "extended": origin}
+    made |= {"synth": synth, "extended": origin, "characters": asdict(count_characters(mixed, charset))}
     info = ModelInfo(charset, spec, model.sizes, made, pixels_per_column=before.info.pixels_per_column)
     objective = Anchored(Crnn.from_checkpoint(before), numbers, options.anchor)
     at_rate = options.fit.at_rate(LEARNING_RATE)

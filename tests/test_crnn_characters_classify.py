@@ -334,6 +334,21 @@ def test_a_few_shot_model_names_crops_by_the_support(
     assert (figures["by"], figures["accuracy"]) == ("support", 1.0)  # each is nearest to itself
 
 
+def test_folders_named_after_classes_of_the_support_are_labels(
+    tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = crops_folder(A=2, a=2)
+    (folder / "labels.tsv").unlink(missing_ok=True)
+    names = sorted(folder.rglob("*.png"))
+    for number, name in enumerate(names):
+        place = tmp_path / "sorted" / "Aa"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(name.read_bytes())
+    source = tmp_path / "sorted"
+    assert run(source, few_shot, tmp_path / "out", "--support", str(source), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["labelled"] == len(names)
+
+
 def test_one_picture_of_one_class_is_a_support(
     tmp_path: Path, few_shot: Path, crops_folder: Callable[..., Path]
 ) -> None:

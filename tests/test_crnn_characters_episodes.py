@@ -182,6 +182,13 @@ def test_a_run_that_was_cut_off_does_not_go_on_with_other_crops(
         train(tiny(tmp_path / "cut.pt", folder, resume=True), "c")
 
 
+def test_a_share_that_holds_out_one_class_is_refused_with_what_to_do(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "held" / "x").mkdir(parents=True)
+    (folder / "digit" / "2" / "0.png").rename(tmp_path / "held" / "x" / "0.png")
+    with pytest.raises(ValueError, match="one class alone is held out, 'x'; raise --validation, name a source"):
+        train(tiny(tmp_path / "f.pt", folder, validation=str(tmp_path / "held")), "c")
+
+
 def test_one_class_is_refused(tmp_path: Path, folder: Path) -> None:
     (folder / "digit" / "2").rename(tmp_path / "2")
     (tmp_path / "one").mkdir()

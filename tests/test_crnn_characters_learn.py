@@ -215,6 +215,15 @@ def test_a_greater_share_that_may_be_lost_lowers_the_bias(tmp_path: Path, traine
     assert a > b
 
 
+def test_the_most_careful_share_holds_for_all_and_that_is_said(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn(trained, by_label(tmp_path / "z", z=3), tmp_path / "one.pt", "--may-lose", "0.001")
+    assert "one bias holds" not in capsys.readouterr().out
+    learn(tmp_path / "one.pt", by_label(tmp_path / "T", T=3), tmp_path / "two.pt", "--may-lose", "0.2")
+    assert "one bias holds for all learnt classes: that of --may-lose 0.001" in capsys.readouterr().out
+
+
 def test_characters_learnt_one_after_another_are_those_learnt_together(tmp_path: Path, trained: Path) -> None:
     learn(trained, by_label(tmp_path / "z", z=3), tmp_path / "one.pt")
     learn(tmp_path / "one.pt", by_label(tmp_path / "T", T=3), tmp_path / "two.pt")
@@ -494,5 +503,9 @@ def test_crops_in_folders_named_after_classes_are_labelled_by_them(
 
     labelled, folders = by_label(tmp_path / "labelled", 7, I=6, O=6), by_folder(tmp_path / "folders", 7, I=6, O=6)
     assert figures(folders, "one")["accuracy"] == figures(labelled, "two")["accuracy"] is not None
-    assert "accuracy" not in figures(by_folder(tmp_path / "others", 7, I=6, q=6), "three")
+    arguments = [str(by_folder(tmp_path / "others", 7, I=6, q=6)), "--model", str(trained), "--out"]
+    assert classify_cli.main([*arguments, str(tmp_path / "three"), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "accuracy" not in json.loads(printed.out)
+    assert "are not taken for labels, for 'q' is no class of the model" in printed.err
     learn(trained, by_label(tmp_path / "support", z=3), tmp_path / "grown.pt", "--old", str(folders))

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ from crnn.characters.metrics import accuracy, by_frequency, look_alikes, macro_a
 from crnn.characters.model import CharacterModel, centre_probabilities, class_probabilities, embedded
 from crnn.characters.reading import learnt_scores, read_classes
 from crnn.characters.regions import mean_features
-from crnn.characters.support import support_crops, support_labels
+from crnn.characters.support import SupportCrops, support_crops, support_labels
 from crnn.checkpoint import CHARACTERS, FEW_SHOT_FORMAT, has_format, load_tensors, write_atomically
 from crnn.commands import refuse_writing_into, require_writable, sentence
 from crnn.model import available_device
@@ -33,7 +34,7 @@ from crnn.progress import with_progress
 from crnn.read import escaped, printable
 from data.class_folders import open_crops, open_labelled
 from data.contact_sheet import contact_sheet
-from data.lines import StoredLines, line_name, open_lines
+from data.lines import StoredLines, line_name
 from data.picture import InputSpec
 from data.picture_files import is_picture_name
 
@@ -89,10 +90,11 @@ def classify(options: ClassifyOptions) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     content = load_tensors(options.model, CHARACTERS)
-    source = open_lines(options.source)
     if has_format(content, FEW_SHOT_FORMAT):
         model = few_shot_model(content, options.model).to(device)
-        classes, classified, by = few_shot(source, model, options)
+        support = support_of(model, options)
+        source = open_source(options.source, set(support.labels))
+        classes, classified, by = few_shot(source, model, support)
     else:
         if options.support is not None:
             raise ValueError(
@@ -106,7 +108,7 @@ def classify(options: ClassifyOptions) -> int:
                 "--by classifier"
             )
         classes = Classes.of(checkpoint.info)
-        source = open_crops(options.source, checkpoint.info.classes)
+        source = open_source(options.source, set(checkpoint.info.classes))
         classified = classified_crops(source, checkpoint, by, device)
     if not classified.crops:
         raise ValueError(f"{options.source} holds no picture that can be read; see the messages above")
@@ -117,6 +119,18 @@ def classify(options: ClassifyOptions) -> int:
         write_embeddings(options.embeddings, source, classified)
     print(json.dumps(figures, ensure_ascii=False, indent=1) if options.json else told(options.out, figures))
     return 1 if classified.failed else 0
+
+
+def open_source(path: Path, classes: AbstractSet[str]) -> StoredLines:
+    """The crops; stderr says so where the names of their folders are almost labels."""
+    source, strange = open_crops(path, classes)
+    if strange is not None:
+        print(
+            f"crnn characters classify: folders of {path} are not taken for labels, for {strange!r} is no class of the "
+            "model; a labels.tsv tells labels of any kind",
+            file=sys.stderr,
+        )
+    return source
 
 
 def refuse_used(options: ClassifyOptions) -> None:
@@ -159,11 +173,8 @@ def readable(source: StoredLines, spec: InputSpec, kept: list[int]) -> Iterator[
         yield crop
 
 
-def few_shot(source: StoredLines, model: FewShotModel, options: ClassifyOptions) -> tuple[Classes, Classified, str]:
-    """Every crop that can be read, each by itself, with the class of the support that it is nearest to.
-
-    An embedding is the mean of a crop's map, of length 1. A support crop that cannot be read counts as failed.
-    """
+def support_of(model: FewShotModel, options: ClassifyOptions) -> SupportCrops:
+    """The crops of --support; ValueError where there are none, or --by asks for what a few-shot model has not."""
     if options.support is None:
         raise ValueError(
             f"{options.model} is a few-shot model and has no classes of its own; show it a few crops of each with "
@@ -174,7 +185,14 @@ def few_shot(source: StoredLines, model: FewShotModel, options: ClassifyOptions)
             f"{options.model} is a few-shot model, which tells classes apart by the support alone; leave out --by"
         )
     given = open_labelled(options.support)
-    support = support_crops(given, support_labels(given), model.info.input_spec, "crnn characters classify")
+    return support_crops(given, support_labels(given), model.info.input_spec, "crnn characters classify")
+
+
+def few_shot(source: StoredLines, model: FewShotModel, support: SupportCrops) -> tuple[Classes, Classified, str]:
+    """Every crop that can be read, each by itself, with the class of the support that it is nearest to.
+
+    An embedding is the mean of a crop's map, of length 1. A support crop that cannot be read counts as failed.
+    """
     names = sorted(set(support.labels))
     numbers = np.array([names.index(label) for label in support.labels], np.int64)
     described = model.support(model.maps(support.squares), numbers, len(names))

@@ -328,7 +328,11 @@ def validator(crops: ClassCrops, shots: int) -> Callable[[FewShotModel], Score]:
         if len(drawn) >= 2:
             episodes.append(([own[:-1][:shots] for own in drawn], [own[-1] for own in drawn]))
     if not episodes:
-        raise ValueError("no held-out class has two crops, so there is nothing to validate on; hold out other classes")
+        few = f"one class alone is held out, {crops.names[0]!r}" if len(crops.members) < 2 else "no two have two crops"
+        raise ValueError(
+            f"held-out classes are told apart from each other, and {few}; raise --validation, name a source with it, "
+            "or give 0 for none"
+        )
 
     def validate(model: FewShotModel) -> Score:
         found, labels = list[int](), list[int]()

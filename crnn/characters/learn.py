@@ -90,7 +90,7 @@ def learn(options: LearnOptions) -> int:
     told = report(before, after, support, old, model, weighted)
     save_characters(options.out, after)
     figures: dict[str, Any] = {"model": str(options.model), "support": str(options.support), "out": str(options.out)}
-    figures |= {"failed": support.failed, "may_lose": options.may_lose} | told
+    figures |= {"failed": support.failed, "may_lose_asked": options.may_lose} | told
     print(json.dumps(figures, ensure_ascii=False, indent=1) if options.json else shown(figures))
     return 1 if support.failed else 0
 
@@ -289,6 +289,7 @@ def report(
             "changed_readings": int((numbers[0] != numbers[1]).sum()),
         },
         "bias": after.info.bias,
+        "may_lose": min(entry.may_lose for entry in after.info.learnt),
         "nearest": {
             "old": names[old.numbers[nearest]],
             "new": names[trained + int(margins[nearest].argmax())],
@@ -338,4 +339,9 @@ def shown(figures: dict[str, Any]) -> str:
         f"bias {figures['bias']:.2f}; of the old crops {nearest['old']!r} comes nearest to a learnt class, "
         f"{nearest['new']!r} ({nearest['margin']:.2f})",
     ]
+    if figures["may_lose"] != figures["may_lose_asked"]:
+        lines.append(
+            f"one bias holds for all learnt classes: that of --may-lose {figures['may_lose']:g}, with which others "
+            "were learnt; to raise it, forget those and learn them anew"
+        )
     return "\n".join(lines)

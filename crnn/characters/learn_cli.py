@@ -26,7 +26,7 @@ class LearnOptions:
     """Labelled crops of the characters that the model knows, to set the bias on, instead of its memory."""
     may_lose: float = MAY_LOSE
     """Greatest share, as estimated, of the crops of old characters that may be read as new ones though they were read
-    right before. With more, more of the new ones are read."""
+    right before. With more, more of the new ones are read. Of all learnt classes the most careful one holds."""
     description: Literal["mean", "weighted"] = "mean"
     """What a class's centre is: the mean of its crops' directions, or a mean in which crops unlike the others count
     less."""
