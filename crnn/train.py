@@ -281,7 +281,8 @@ def synthetic(fields: dict[str, Any], charset: Charset, easy: bool, seed: int) -
     drawn = drawable(characters, options.font_folders)
     if len(characters) / 2 < len(drawn) < len(characters):
         left_out = "".join(c for c in characters if c not in drawn)
-        warn(f"no drawn line holds {left_out!r}, which no font has on both sides of the split of fonts")
+        more = f" and {len(left_out) - 40} more" if len(left_out) > 40 else ""
+        warn(f"no drawn line holds {left_out[:40]!r}{more}, which no font has on both sides of the split of fonts")
         options = replace(options, characters=drawn)
     unseen = replace(options, fonts="held-out", words="held-out")
     return SynthesisSource(options, seed), SynthesisSource(unseen, seed + VALIDATION_SEED)
