@@ -1,11 +1,11 @@
-"""Teacher, student and scratch twins on real pictures: `python -m benchmarks.real_pair`, about four hours of a core.
+"""Teacher, student and scratch twins on real pictures: `python -m benchmarks.real_pair`, about five hours of a core.
 
-The teacher goes on from the shipped one, on synthetic lines and the training sets of IIIT5K and SROIE; the
-student is distilled from it; twins have the student's network and no teacher, with the column-aligned loss and without.
-Each kind of twin learns as many lines as the student at each of RATES, and LONGER times as many at the rate that read
-most held-out lines of the training sets. Labels are folded to lower case, for SROIE's are upper case whatever the print
-shows. Training lines that are in a test set too, and those whose label is spelt with spaces (T H E), are left out.
-Stages are kept in --out and resumed.
+The teacher goes on from the shipped one, on synthetic lines and the training sets of IIIT5K and SROIE; the student is
+distilled from it; twins have the student's network and no teacher, with the column-aligned loss and without. Each kind
+of twin learns as many lines as the student, and LONGER times as many, at several RATES; of either the one that reads
+most held-out lines of the training sets is compared. Labels are folded to lower case, for SROIE's are upper case
+whatever the print shows. Training lines that are in a test set too, and those whose label is spelt with spaces
+(T H E), are left out. Stages are kept in --out and resumed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ TRAINING_SETS = ("iiit5k_train", "sroie_train")
 
 TWINS = {"twin": ("0.5", "2000"), "twin-plain": ("0", "0")}
 """Kinds of twins: weight of the column-aligned loss, and the steps over which it fades."""
-RATES = (2e-3, 4e-3, 8e-3)
 LONGER = 3
+RATES = {1: (2e-3, 4e-3, 8e-3), LONGER: (4e-3, 8e-3)}
+"""How many times the student's lines a twin learns -> the rates at which it does."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RealPairOptions:
     data: Path = Path(os.environ.get("POCKET_CRNN_DATA", "datasets"))
     start: Path = TEACHER
     out: Path = Path("runs/real")
-    teacher_steps: int = 5000
+    teacher_steps: int = 9000
     student_steps: int = 5000
     threads: int = 2
 
@@ -64,13 +65,11 @@ def main() -> None:
     run_teacher(options, teacher)
     run_student(options, teacher, student)
     write_results(options)
-    for kind in TWINS:
-        for rate in RATES:
-            run_twin(options, kind, rate, 1)
-        write_results(options)
-    for kind in TWINS:
-        run_twin(options, kind, best_rate(options, kind), LONGER)
-        write_results(options)
+    for times, rates in RATES.items():
+        for kind in TWINS:
+            for rate in rates:
+                run_twin(options, kind, rate, times)
+            write_results(options)
 
 
 def sources(options: RealPairOptions) -> list[str]:
@@ -141,29 +140,32 @@ def run_twin(options: RealPairOptions, kind: str, rate: float, times: int) -> No
     )  # fmt: skip
 
 
-def tried_rates(options: RealPairOptions, kind: str) -> dict[float, float]:
-    """rate -> share of held-out lines of the training sets that a twin of this kind reads, where it is finished."""
-    paths = {rate: twin_path(options, kind, rate, 1) for rate in RATES}
+def tried_rates(options: RealPairOptions, kind: str, times: int) -> dict[float, float]:
+    """rate -> share of held-out lines of the training sets that such a twin reads, where it is finished."""
+    paths = {rate: twin_path(options, kind, rate, times) for rate in RATES[times]}
     return {rate: run_result(path)["accuracy"] for rate, path in paths.items() if path.exists() and finished(path)}
 
 
-def best_rate(options: RealPairOptions, kind: str) -> float:
-    """At which most held-out lines are read, once all were tried."""
-    tried = tried_rates(options, kind)
-    return max(tried, key=tried.__getitem__)
+def best_twins(options: RealPairOptions) -> dict[str, Path]:
+    """Of each kind and length that was tried at every rate, the one that reads most held-out lines."""
+    best = {}
+    for times, rates in RATES.items():
+        for kind in TWINS:
+            tried = tried_rates(options, kind, times)
+            if len(tried) == len(rates):
+                best[twin_name(kind, times)] = twin_path(options, kind, max(tried, key=tried.__getitem__), times)
+    return best
+
+
+def twin_name(kind: str, times: int) -> str:
+    """In the results."""
+    return kind + (f"-x{times}" if times > 1 else "")
 
 
 def write_results(options: RealPairOptions) -> None:
     """Whole test sets, which nothing was trained, tuned or chosen on, read by every model that is there."""
     models = {"teacher": options.out / "teacher.pt", "student": options.out / "student.pt"}
-    models |= {
-        kind + (f"-x{times}" if times > 1 else ""): path
-        for times in (1, LONGER)
-        for kind in TWINS
-        if len(tried_rates(options, kind)) == len(RATES)
-        and (path := twin_path(options, kind, best_rate(options, kind), times)).exists()
-        and finished(path)
-    }
+    models |= best_twins(options)
     tests = [path for name in TEST_SETS if (path := options.data / f"{name}.zip").exists()]
     for path in models.values():
         read(path, tests, threads=options.threads)
@@ -179,7 +181,11 @@ def write_results(options: RealPairOptions) -> None:
             "seeds": {"teacher": 2, "student": 3, "twins": 3},
             "models": {name: figures(path, lines[name]) for name, path in models.items()},
             "rates": {
-                kind: {f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, kind).items()} for kind in TWINS
+                twin_name(kind, times): {
+                    f"{rate:g}": accuracy for rate, accuracy in tried_rates(options, kind, times).items()
+                }
+                for times in RATES
+                for kind in TWINS
             },
             "differences": {
                 other: {name: difference(lines["student"][name], own[name]) for name in own}
@@ -253,7 +259,7 @@ def real_time_table(results: dict[str, Any]) -> str:
             end = model["curve"][-1]["accuracy"]
             there = next((row for row in student["curve"] if row["accuracy"] >= end), None)
             reached = [f"{there['lines']:,}", f"{there['seconds'] / 60:.0f}"] if there else ["never", ""]
-            rate = max(results["rates"][name.removesuffix(f"-x{LONGER}")].items(), key=lambda pair: float(pair[1]))[0]
+            rate = max(results["rates"][name].items(), key=lambda pair: float(pair[1]))[0]
             before = model["curve"][int(0.8 * (len(model["curve"]) - 1))]["accuracy"]
             rows.append([TITLES[name], rate, f"{100 * end:.1f}", f"{100 * (end - before):+.1f}",
                          f"{model['lines']:,}", f"{model['seconds'] / 60:.0f}", *reached])  # fmt: skip

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.readings import right36_lines
-from benchmarks.real_pair import TEST_SETS, difference, real_differences_table, real_table, real_time_table
+from benchmarks.real_pair import (
+    LONGER,
+    RATES,
+    TEST_SETS,
+    RealPairOptions,
+    best_twins,
+    difference,
+    real_differences_table,
+    real_table,
+    real_time_table,
+    twin_path,
+)
 
 Json = dict[str, Any]
 
@@ -42,6 +55,23 @@ def test_a_difference_is_paired_line_by_line() -> None:
     assert found["difference"] == pytest.approx(0.25)
     assert found["interval"][0] == 0.0
     assert difference(student, student)["interval"] == (0.0, 0.0)
+
+
+def test_a_twin_is_compared_once_every_rate_was_tried_and_then_the_best(tmp_path: Path) -> None:
+    options = RealPairOptions(out=tmp_path)
+
+    def ended(rate: float, times: int, accuracy: float) -> None:
+        path = twin_path(options, "twin", rate, times)
+        path.touch()
+        path.with_suffix(".run.json").write_text(json.dumps({"result": {"accuracy": accuracy}}))
+
+    for number, rate in enumerate(RATES[1]):
+        assert best_twins(options) == {}
+        ended(rate, 1, 0.5 - abs(number - 1) / 10)
+    assert best_twins(options) == {"twin": twin_path(options, "twin", RATES[1][1], 1)}
+    for rate in RATES[LONGER]:
+        ended(rate, LONGER, rate)
+    assert best_twins(options)[f"twin-x{LONGER}"] == twin_path(options, "twin", max(RATES[LONGER]), LONGER)
 
 
 def test_the_table_says_what_each_model_learnt_from() -> None:
