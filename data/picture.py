@@ -241,8 +241,10 @@ def natural_width(height: int, width: int, spec: InputSpec) -> int:
 
 
 def of_one_width(sizes: Iterable[tuple[int, int]], spec: InputSpec, most: int) -> Iterator[list[int]]:
-    """Indices of pictures of these sizes (height, width), most at a time, that have one natural width and so need no
-    padding in a batch; narrow ones first."""
+    """Indices of pictures of these sizes (height, width), at most so many of one natural width at a time; narrow first.
+
+    Such a batch needs no padding.
+    """
     by_width: dict[int, list[int]] = defaultdict(list)
     for index, (height, width) in enumerate(sizes):
         by_width[natural_width(height, width, spec)].append(index)

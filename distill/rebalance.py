@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crnn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from crnn.commands import refuse_writing_over, write_run
@@ -36,7 +36,9 @@ def rebalance(options: RebalanceOptions, command: str) -> None:
         return
     shift = allowed(costs, options.may_lose)
     write_run(options.out, command, options)
-    save_checkpoint(options.out, rebalanced(before, added, costs, shift, options.model, command))
+    by = shift - taken
+    origin = {"command": command, "model": options.model.name, "date": datetime.date.today().isoformat()}
+    save_checkpoint(options.out, with_costs(rebalanced(before, added, by, origin), costs, shift))
     write_run(options.out, command, options, {"biases_moved": shift, "costs": [cost._asdict() for cost in costs]})
     cost = max(next(cost.shares for cost in costs if cost.shift == shift))
     more = f", more than {options.may_lose:.2%}, and nothing lower was tried" if cost > options.may_lose + 1e-9 else ""
@@ -65,15 +67,10 @@ def choices(costs: list[Cost], taken: float) -> str:
     return "\n".join(["biases moved by  new characters read  cost of old lines", *rows])
 
 
-def rebalanced(
-    before: Checkpoint, added: str, costs: list[Cost], shift: float, model: Path, command: str
-) -> Checkpoint:
-    """The model with these biases; what it reads of validation lines is not known where they are others than before."""
+def rebalanced(before: Checkpoint, added: str, by: float, origin: dict[str, str]) -> Checkpoint:
+    """The model with the biases of the characters added moved; what it reads of validation lines is not known then."""
     numbers = [before.info.charset.characters.index(c) + 1 for c in added]
-    found = found_costs(before)
-    by = shift - (found[1] if found else 0.0)
-    made: dict[str, Any] = dict(before.info.provenance)
+    made = before.info.provenance | {"rebalanced": origin}
     if by:
         made.pop("validation_accuracy", None)
-    made["rebalanced"] = {"command": command, "model": model.name, "date": datetime.date.today().isoformat()}
-    return with_costs(moved(replace(before, info=replace(before.info, provenance=made)), numbers, by), costs, shift)
+    return moved(replace(before, info=replace(before.info, provenance=made)), numbers, by)

@@ -32,9 +32,8 @@ students read 70 to 75 % so surely, nine in ten of them right, and 73 to 77 % ri
 FEW = 100
 """Lines of which a share of a few per cent says little: the error of 95 % of them is 2 points or more."""
 
-ROUNDINGS = 4
-"""Two orders of summation each err as far as float32 is from float64, or so, and not the same way; and as much again,
-for the lines that are compared may be few: 3.1 was seen with 25."""
+ROUNDINGS = 3
+"""Two orders of summation each err as far as float32 is from float64, or so, and not the same way; and half as much."""
 
 Measure = Literal["largest", "relative"]
 
@@ -337,7 +336,10 @@ def require(parity: Parity, name: str) -> None:
     cases = ", ".join(f"{c.width} px x {c.batch}: {c.difference:.2g}" for c in worst)
     fault = "this is a fault of the export, so please report it"
     few = parity.texts_fail and len(parity.failures) == 1 and parity.gate.least_same < 1 and parity.judged[1] < FEW
-    advice = f"check on more lines (--data, --lines); where that fails too, {fault}" if few else fault
+    # what float32 leaves open is the largest of few differences, and may be told too small: 3.1 times it was seen in 25
+    near = parity.gate.measure == "largest" and parity.difference < 2 * parity.gate.tolerance and parity.lines < FEW
+    unsure = few or (near and len(parity.failures) == 1 and not parity.texts_fail)
+    advice = f"check on more lines (--data, --lines); where that fails too, {fault}" if unsure else fault
     raise ValueError(
         f"{name} does not read as the network does and is not kept: {'; '.join(parity.failures)} "
         f"({parity.lines} lines; the widest apart {cases}); {advice}"
